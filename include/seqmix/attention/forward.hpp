@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/attention/forward_rows.hpp>
+#include <seqmix/core/executor.hpp>
+
+#include <cmath>
+
+// The doors: attention::forward, forward_packed and forward_with.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace attention {
+
+namespace detail {
+
+/// One batch item: what a sequence of its own looks like.
+template <class T, class Out>
+struct item {
+    view<const T, 3> q, k, v;
+    view<Out, 3> out;
+    view<float, 2> lse;
+    visibility sees;
+};
+
+/// Spreads items x key/value heads x blocks of rows over the workers of a context. `items` items, the longest with
+/// `queries` rows; item_of(b) describes one. Tasks with the most keys (the last rows, under a causal mask) come first.
+template <class Arch, class T, class Out, class ScoreOf, class Weights, class ItemOf>
+void forward_items(index items, index queries, const view<const T, 3>& shape_q, const view<const T, 3>& shape_v,
+                   const view<const float, 1>& sinks, const ScoreOf& score_of, const Weights& weights,
+                   const ItemOf& item_of, const context_ref& ctx)
+{
+    using score_type = decltype(score_of(index{0}));
+    constexpr index columns = query_panel<Arch>::columns;
+    const index heads = shape_q.extent(0), kv_heads = shape_v.extent(0);
+    const index key_size = shape_q.extent(2), value_size = shape_v.extent(2);
+    const index heads_of_group = heads / kv_heads;
+    // Long sequences start each head on a panel of its own; short ones (decoding) let heads share panels.
+    const index rows_per_head = queries >= columns ? (queries + columns - 1) / columns * columns : queries;
+    const index panels = (heads_of_group * rows_per_head + columns - 1) / columns;
+    const index wanted = (4 * ctx.concurrency() + items * kv_heads - 1) / (items * kv_heads);
+    const index block = panels_per_block<Arch>(panels, key_size, value_size, ctx.concurrency() > 1 ? wanted : 1);
+    const index blocks = (panels + block - 1) / block;
+
+    arena measure;
+    static_cast<void>(row_scratch<Arch, T>(measure, block, key_size, value_size, score_type::tiles));
+    ctx.for_each(items * kv_heads * blocks, measure.used(), [&](index task, std::byte* memory) {
+        const index b = task / kv_heads % items, kv_head = task % kv_heads, at = blocks - 1 - task / (kv_heads * items);
+        const item<T, Out> one = item_of(b);
+        const head_group<T, Out> group = {one.q,   one.k[kv_head], one.v[kv_head],           one.out,       one.lse,
+                                          sinks,   kv_head * heads_of_group, heads_of_group, rows_per_head};
+        arena carve(memory);
+        row_scratch<Arch, T> scratch(carve, block, key_size, value_size, score_type::tiles);
+        const index first_panel = at * block;
+        forward_rows(panel_block<Arch, T, Out>(group, one.sees, scratch), score_of(b), weights, first_panel * columns,
+                     panels - first_panel < block ? panels - first_panel : block);
+    });
+}
+
+/// Chooses the score's parts and the weights from the options, at run time among few kernels: the bare product, all parts
+/// at once (what a part that is not asked for costs is a branch a register), and sigmoid weighting.
+template <class Arch, class T, class Out, class ItemOf>
+void forward_any(index items, index queries, const view<const T, 3>& shape_q, const view<const T, 3>& shape_v,
+                 const options& opt, const ItemOf& item_of, const context_ref& ctx)
+{
+    const index key_size = shape_q.extent(2);
+    const float scale = opt.scale ? *opt.scale : key_size > 0 ? 1.0f / std::sqrt(static_cast<float>(key_size)) : 1.0f;
+    const auto run = [&](const auto& score_of, const auto& weights) {
+        forward_items<Arch, T, Out>(items, queries, shape_q, shape_v, opt.sinks, score_of, weights, item_of, ctx);
+    };
+    const auto every_part = [&](index b) {
+        return score<softcapped, linear_biased, biased_and_masked>{
+            scale, {softcapped{opt.softcap}, linear_biased{opt.alibi_slopes}, biased_and_masked{opt.bias, opt.mask, b}}};
+    };
+    const bool bare = opt.softcap == 0.0f && !opt.alibi_slopes && !opt.bias && !opt.mask && scale > 0.0f;
+    if (opt.weighting == weighting::sigmoid) {
+        run(every_part, sigmoid_weights<Arch>{opt.sigmoid_bias});
+    } else if (bare) {
+        run([&](index) { return score<>{scale, {}}; }, softmax_weights<Arch>{scale * log2_e});
+    } else {
+        run(every_part, softmax_weights<Arch>{log2_e});
+    }
+}
+
+/// What every door asks of its operands; `rank` 4 for [B, H, L, D], 3 for packed [T, H, D].
+template <std::size_t Rank, class T, class Out>
+void check_operands(const checker& check, const view<const T, Rank>& q, const view<const T, Rank>& k,
+                    const view<const T, Rank>& v, const view<Out, Rank>& out, std::size_t head_axis, std::size_t time_axis,
+                    const options& opt)
+{
+    constexpr std::size_t last = Rank - 1;
+    const auto given = [&](const auto& operand, const char* name) {
+        check.require(operand.data() != nullptr || operand.empty(), name, " is null, but its shape has ", operand.size(),
+                      " elements");
+        for (index extent : operand.extents()) { check.require(extent >= 0, name, " has a negative extent: ", extent); }
+    };
+    given(q, "q"), given(k, "k"), given(v, "v"), given(out, "out");
+    const index heads = q.extent(head_axis), kv_heads = k.extent(head_axis);
+    check.require(heads == 0 || (kv_heads > 0 && heads % kv_heads == 0), "k has ", kv_heads,
+                  " heads, which does not divide q's ", heads);
+    check.equal(v.extent(head_axis), kv_heads, "v's number of heads", "k's");
+    check.equal(k.extent(last), q.extent(last), "k's head size", "q's");
+    check.equal(v.extent(time_axis), k.extent(time_axis), "v's length", "k's");
+    check.equal(out.extent(head_axis), heads, "out's number of heads", "q's");
+    check.equal(out.extent(time_axis), q.extent(time_axis), "out's length", "q's");
+    check.equal(out.extent(last), v.extent(last), "out's head size", "v's");
+
+    const auto apart = [&](const byte_range& written, const char* writer, const auto& operand, const char* name) {
+        check.require(!written.overlaps(reach(operand)), writer, " overlaps ", name, ": its memory from first to last element must be apart");
+    };
+    apart(reach(out), "out", q, "q"), apart(reach(out), "out", k, "k"), apart(reach(out), "out", v, "v");
+    if (opt.lse) {
+        apart(reach(opt.lse), "lse", q, "q"), apart(reach(opt.lse), "lse", k, "k"), apart(reach(opt.lse), "lse", v, "v");
+        apart(reach(opt.lse), "lse", out, "out");
+    }
+    check.require(!(opt.softcap < 0.0f) && opt.softcap <= std::numeric_limits<float>::max(), "softcap is ",
+                  static_cast<double>(opt.softcap), ", but must be finite and at least ", 0);
+    check.require(!opt.scale || std::isfinite(*opt.scale), "scale is not finite");
+    if (opt.alibi_slopes) { check.equal(opt.alibi_slopes.extent(0), heads, "alibi_slopes' length", "q's number of heads"); }
+    if (opt.sinks) { check.equal(opt.sinks.extent(0), heads, "sinks' length", "q's number of heads"); }
+    const bool sigmoid = opt.weighting == weighting::sigmoid;
+    check.require(!(sigmoid && opt.sinks), "sinks are given, but sigmoid weighting has no denominator for them");
+    check.require(!(sigmoid && opt.lse), "lse is given, but sigmoid weighting has no log-sum-exp");
+    check.require(opt.causal != causal::offset || opt.query_offset, "causal is offset, but query_offset is not given");
+    check.require(!opt.query_offset || opt.causal == causal::none || opt.causal == causal::offset,
+                  "query_offset is given, but causal already places the queries: use causal::offset");
+}
+
+} // namespace detail
+
+/// Exact attention, tiled: out = softmax(score(scale · q kᵀ)) v, without ever storing a score matrix.
+///
+/// q [B, H, Lq, Dk], k [B, Hkv, Lk, Dk], v [B, Hkv, Lk, Dv], out [B, H, Lq, Dv]; float, bf16 or f16, q, k and v alike, out
+/// the same type or float. Any strides; unit stride of the last axis is the fast path. H is a multiple of Hkv, and query
+/// head h reads key head h / (H / Hkv). Zero sizes are legal. `options` says the rest; `ctx` who runs it, on what scratch.
+/// Extra memory does not grow with Lq or Lk. Results are bit-identical for every number of threads, and for every way to
+/// cut the queries of a call into several.
+///
+/// A row that sees no key gives 0 (and lse -inf, or the sink where there is one). NaN and infinities reach the rows that
+/// see them and no others.
+///
+/// Error against exact arithmetic on the given numbers, for float, with u = 2^-24 and s the largest |scale| · Σ|q k|:
+/// |out - exact| <= u (2 Dk s + 2 Lk + 16) max|v| in the row, in practice far less. For bf16 where the instruction set
+/// multiplies bf16, weights are rounded to bf16 (2^-8 relative) first; elsewhere bf16 and f16 are widened exactly and only
+/// the output is rounded.
+///
+/// Throws std::invalid_argument, naming the argument and both values, with the output untouched.
+/// Source: Dao 2023, "FlashAttention-2", algorithm 1.
+template <class Arch = arch::native, class Q, class K, class V, class Out>
+void forward(const view<Q, 4>& q, const view<K, 4>& k, const view<V, 4>& v, const view<Out, 4>& out,
+             const options& opt = {}, const context_ref& ctx = {})
+{
+    using T = std::remove_const_t<Q>;
+    static_assert(storage<T>, "seqmix: attention reads float, bf16 or f16");
+    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>,
+                  "seqmix: q, k and v have one type");
+    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of q, or float");
+
+    const checker check("attention::forward");
+    detail::check_operands<4, T, Out>(check, q, k, v, out, 1, 2, opt);
+    const index batch = q.extent(0), heads = q.extent(1), queries = q.extent(2), keys = k.extent(2);
+    check.equal(k.extent(0), batch, "k's batch", "q's");
+    check.equal(v.extent(0), batch, "v's batch", "q's");
+    check.equal(out.extent(0), batch, "out's batch", "q's");
+    const std::array<index, 4> scores = {batch, heads, queries, keys};
+    for (std::size_t axis = 0; axis < 4; ++axis) {
+        check.require(!opt.bias || opt.bias.extent(axis) == 1 || opt.bias.extent(axis) == scores[axis], "bias has extent ",
+                      opt.bias.extent(axis), " on axis ", static_cast<index>(axis), ", but the scores have ", scores[axis]);
+        check.require(!opt.mask || opt.mask.extent(axis) == 1 || opt.mask.extent(axis) == scores[axis], "mask has extent ",
+                      opt.mask.extent(axis), " on axis ", static_cast<index>(axis), ", but the scores have ", scores[axis]);
+    }
+    if (opt.lse) {
+        check.equal(opt.lse.extent(0), batch, "lse's batch", "q's");
+        check.equal(opt.lse.extent(1), heads, "lse's number of heads", "q's");
+        check.equal(opt.lse.extent(2), queries, "lse's length", "q's");
+    }
+    if (opt.query_offset && opt.query_offset.extent(0) != 1) {
+        check.equal(opt.query_offset.extent(0), batch, "query_offset's length", "q's batch");
+    }
+    if (opt.kv_lengths) {
+        check.equal(opt.kv_lengths.extent(0), batch, "kv_lengths' length", "q's batch");
+        for (index b = 0; b < batch; ++b) {
+            check.require(opt.kv_lengths(b) >= 0 && opt.kv_lengths(b) <= keys, "kv_lengths holds ", opt.kv_lengths(b),
+                          ", but k has ", keys, " keys");
+        }
+    }
+    if (batch == 0 || heads == 0 || queries == 0) { return; }
+
+    const view<const T, 4> qc = q, kc = k, vc = v;
+    const auto item_of = [&](index b) {
+        std::optional<index> offset;
+        if (opt.query_offset) { offset = opt.query_offset(opt.query_offset.extent(0) == 1 ? 0 : b); }
+        return detail::item<T, Out>{qc[b],
+                                    kc[b],
+                                    vc[b],
+                                    out[b],
+                                    opt.lse ? opt.lse[b] : view<float, 2>{},
+                                    visibility(opt, queries, opt.kv_lengths ? opt.kv_lengths(b) : keys, offset)};
+    };
+    detail::forward_any<Arch, T, Out>(batch, queries, qc[0], vc[0], opt, item_of, ctx);
+}
+
+/// The same for packed sequences of different lengths: q [Tq, H, Dk], k [Tk, Hkv, Dk], v [Tk, Hkv, Dv], out [Tq, H, Dv], one
+/// sequence after another along the first axis. Sequence n has rows cu_queries[n] to cu_queries[n + 1] of q and out, and
+/// cu_keys likewise of k and v; both start at 0, do not decrease, and end at Tq and Tk. No row sees across a border.
+/// options::lse is [1, H, Tq]; options::kv_lengths and query_offset go by sequence; bias and mask are not for packed
+/// sequences and are refused. Everything else is as in forward.
+template <class Arch = arch::native, class Q, class K, class V, class Out>
+void forward_packed(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& v, const view<Out, 3>& out,
+                    const view<const index, 1>& cu_queries, const view<const index, 1>& cu_keys, const options& opt = {},
+                    const context_ref& ctx = {})
+{
+    using T = std::remove_const_t<Q>;
+    static_assert(storage<T>, "seqmix: attention reads float, bf16 or f16");
+    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>,
+                  "seqmix: q, k and v have one type");
+    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of q, or float");
+
+    const checker check("attention::forward_packed");
+    detail::check_operands<3, T, Out>(check, q, k, v, out, 1, 0, opt);
+    check.require(!opt.bias && !opt.mask, "bias or mask is given, but packed sequences take neither");
+    check.require(cu_queries.data() != nullptr && cu_queries.extent(0) >= 1, "cu_queries is empty");
+    check.equal(cu_keys.extent(0), cu_queries.extent(0), "cu_keys' length", "cu_queries'");
+    check.require(cu_keys.data() != nullptr, "cu_keys is null");
+    const index sequences = cu_queries.extent(0) - 1, heads = q.extent(1);
+    index longest = 0;
+    const auto offsets = [&](const view<const index, 1>& cu, const char* name, index total, const char* operand) {
+        check.require(cu(0) == 0, name, " starts at ", cu(0), ", not at ", 0);
+        for (index n = 0; n < sequences; ++n) {
+            check.require(cu(n) <= cu(n + 1), name, " decreases from ", cu(n), " to ", cu(n + 1));
+        }
+        check.require(cu(sequences) == total, name, " ends at ", cu(sequences), ", but ", operand, " has length ", total);
+    };
+    offsets(cu_queries, "cu_queries", q.extent(0), "q");
+    offsets(cu_keys, "cu_keys", k.extent(0), "k");
+    for (index n = 0; n < sequences; ++n) {
+        const index rows = cu_queries(n + 1) - cu_queries(n), keys = cu_keys(n + 1) - cu_keys(n);
+        longest = rows > longest ? rows : longest;
+        if (opt.kv_lengths && n == 0) { check.equal(opt.kv_lengths.extent(0), sequences, "kv_lengths' length", "the number of sequences"); }
+        check.require(!opt.kv_lengths || (opt.kv_lengths(n) >= 0 && opt.kv_lengths(n) <= keys), "kv_lengths holds ",
+                      opt.kv_lengths ? opt.kv_lengths(n) : 0, ", but the sequence has ", keys, " keys");
+    }
+    if (opt.query_offset && opt.query_offset.extent(0) != 1) {
+        check.equal(opt.query_offset.extent(0), sequences, "query_offset's length", "the number of sequences");
+    }
+    if (opt.lse) {
+        check.equal(opt.lse.extent(0), 1, "lse's first extent", "the one of packed sequences");
+        check.equal(opt.lse.extent(1), heads, "lse's number of heads", "q's");
+        check.equal(opt.lse.extent(2), q.extent(0), "lse's length", "q's");
+    }
+    if (sequences == 0 || heads == 0 || longest == 0) { return; }
+
+    const view<const T, 3> qh = view<const T, 3>(q).transposed(0, 1), kh = view<const T, 3>(k).transposed(0, 1),
+                           vh = view<const T, 3>(v).transposed(0, 1);
+    const view<Out, 3> outh = out.transposed(0, 1);
+    const auto item_of = [&](index n) {
+        const index q0 = cu_queries(n), q1 = cu_queries(n + 1), k0 = cu_keys(n), k1 = cu_keys(n + 1);
+        std::optional<index> offset;
+        if (opt.query_offset) { offset = opt.query_offset(opt.query_offset.extent(0) == 1 ? 0 : n); }
+        return detail::item<T, Out>{qh.slice(1, q0, q1),
+                                    kh.slice(1, k0, k1),
+                                    vh.slice(1, k0, k1),
+                                    outh.slice(1, q0, q1),
+                                    opt.lse ? opt.lse[0].slice(1, q0, q1) : view<float, 2>{},
+                                    visibility(opt, q1 - q0, opt.kv_lengths ? opt.kv_lengths(n) : k1 - k0, offset)};
+    };
+    detail::forward_any<Arch, T, Out>(sequences, longest, qh, vh, opt, item_of, ctx);
+}
+
+} // namespace attention
+SEQMIX_NAMESPACE_END

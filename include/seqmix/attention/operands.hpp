@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/attention/panel.hpp>
+#include <seqmix/tile/mma.hpp>
+
+// Keys and values as operands of the products: in user memory where its layout serves, else a tile's copy in scratch.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace attention {
+
+/// The element that a backend multiplies for a storage type: bf16 where it has the dot product, else float.
+template <class Arch, class T>
+using compute_element = std::conditional_t<std::is_same_v<T, bf16> && simd::backend<Arch>::has_bf16_dot, bf16, float>;
+
+/// The keys of one head and batch item, a tile at a time. Words run along the head size.
+template <class Arch, class T>
+class key_source {
+    using element = compute_element<Arch, T>;
+    using product = tile::product<Arch, element>;
+    using word = typename product::word;
+
+public:
+    static index words(index key_size) { return (key_size + product::group - 1) / product::group; }
+    static index scratch_words(index tile_keys, index key_size) { return tile_keys * words(key_size); }
+
+    key_source(const view<const T, 2>& keys, word* scratch, bool copies_pay) : keys_(keys), copy_(scratch)
+    {
+        const bool readable = std::is_same_v<T, element> && keys.stride(1) == 1 && keys.extent(1) % product::group == 0;
+        // Rows a multiple of a page apart fall into one set of L1, where eight rows at once and a panel can't stay.
+        const bool crowded = keys.stride(0) * static_cast<index>(sizeof(T)) % 2048 == 0;
+        in_place_ = readable && !(crowded && copies_pay);
+    }
+
+    /// Makes ready the keys of a run.
+    void fetch(const key_run& run)
+    {
+        if (in_place_) { return; }
+        const index size = words(keys_.extent(1));
+        for (index key = 0; key < run.count; ++key) {
+            tile::copy_row<Arch>(&keys_(run.first + key, 0), keys_.stride(1), keys_.extent(1), copy_ + key * size);
+        }
+        copied_from_ = run.first;
+    }
+
+    tile::left_operand operand(index first) const
+    {
+        if (in_place_) {
+            return tile::left_operand::of(keys_.data() + first * keys_.stride(0), keys_.stride(0), product::group);
+        }
+        const index size = words(keys_.extent(1));
+        return tile::left_operand::of(copy_ + (first - copied_from_) * size, size, 1);
+    }
+
+private:
+    view<const T, 2> keys_;
+    word* copy_;
+    index copied_from_ = 0;
+    bool in_place_;
+};
+
+/// The values likewise. Words run along the keys: for bf16 two rows are joined, which user memory never is.
+template <class Arch, class T>
+class value_source {
+    using element = compute_element<Arch, T>;
+    using product = tile::product<Arch, element>;
+    using word = typename product::word;
+
+public:
+    static index scratch_words(index tile_keys, index value_size)
+    {
+        return (tile_keys + product::group - 1) / product::group * value_size;
+    }
+
+    value_source(const view<const T, 2>& values, word* scratch, bool copies_pay) : values_(values), copy_(scratch)
+    {
+        const bool readable = std::is_same_v<T, element> && product::group == 1 && values.stride(1) == 1;
+        const bool crowded = values.stride(0) * static_cast<index>(sizeof(T)) % 2048 == 0;
+        in_place_ = readable && !(crowded && copies_pay);
+    }
+
+    void fetch(const key_run& run)
+    {
+        if (in_place_) { return; }
+        const index size = values_.extent(1);
+        for (index key = 0; key < run.count; key += product::group) {
+            const T* row = &values_(run.first + key, 0);
+            word* const to = copy_ + key / product::group * size;
+            if constexpr (product::group == 1) {
+                tile::copy_row<Arch>(row, values_.stride(1), size, to);
+            } else {
+                const T* next = key + 1 < run.count ? row + values_.stride(0) : nullptr;
+                tile::join_rows<Arch>(row, next, values_.stride(1), size, to);
+            }
+        }
+        copied_from_ = run.first;
+    }
+
+    /// Rows of the operand are channels, its depth the keys from `first` on (a multiple of the group from the fetched run's).
+    tile::left_operand operand(index first) const
+    {
+        if (in_place_) { return tile::left_operand::of(values_.data() + first * values_.stride(0), 1, values_.stride(0)); }
+        const index size = values_.extent(1);
+        return tile::left_operand::of(copy_ + (first - copied_from_) / product::group * size, 1, size);
+    }
+
+    bool all_finite(const key_run& run) const
+    {
+        return tile::all_finite<Arch>(values_.data() + run.first * values_.stride(0), run.count, values_.stride(0),
+                                      values_.extent(1), values_.stride(1));
+    }
+
+    float at(index key, index channel) const { return static_cast<float>(values_(key, channel)); }
+
+private:
+    view<const T, 2> values_;
+    word* copy_;
+    index copied_from_ = 0;
+    bool in_place_;
+};
+
+} // namespace attention
+SEQMIX_NAMESPACE_END

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/attention/score.hpp>
+
+// From scores to weights: the running softmax of FlashAttention, and the sigmoid. Both turn a tile of scores into weights
+// in place and keep what they need of the past in registers' worth of state for each lane.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace attention {
+
+inline constexpr float log2_e = 1.44269504088896340736f;
+inline constexpr float ln_2 = 0.693147180559945309417f;
+
+/// Running maximum m (of factor · score, in units of log 2), running sum of exponentials l, and what the last tile did to
+/// the outputs so far.
+template <class Arch>
+struct lane_state {
+    static constexpr int columns = query_panel<Arch>::columns;
+    float maximum[columns];
+    float sum[columns];
+    float correction[columns];
+
+    void reset()
+    {
+        for (int lane = 0; lane < columns; ++lane) {
+            maximum[lane] = minus_infinity;
+            sum[lane] = 0.0f;
+            correction[lane] = 1.0f;
+        }
+    }
+};
+
+/// Online softmax (Milakov & Gimelshein 2018; Dao 2023, algorithm 1, lines 9 and 10), weights exp2(factor · s - m).
+template <class Arch>
+struct softmax_weights {
+    using f32 = simd::f32<Arch>;
+    static constexpr int columns = query_panel<Arch>::columns;
+    static constexpr int vectors = query_panel<Arch>::vectors;
+
+    float factor; ///< scale · log2 e of scores as they stand in the tile
+
+    /// m' = max(m, row max), P = exp2(S - m'), l' = l · c + row sum of P with c = exp2(m - m').
+    /// A lane that has seen nothing keeps m = -inf; it subtracts 0 instead, so that no inf - inf arises.
+    template <int Vectors>
+    SEQMIX_NOINLINE void absorb(float* scores, index keys, lane_state<Arch>& state) const
+    {
+        const f32 scaled = f32::broadcast(factor);
+        f32 top[Vectors], sum[Vectors], shift[Vectors];
+        simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { top[v] = f32::broadcast(minus_infinity); });
+        const float* score = scores;
+        for (index key = 0; key < keys; ++key, score += columns) {
+            simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { top[v] = max(top[v], f32::load(score + v * f32::lanes)); });
+        }
+        simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
+            float* const maximum = state.maximum + v * f32::lanes;
+            const f32 before = f32::load(maximum);
+            const f32 after = max(before, top[v] * scaled);
+            shift[v] = select(after == f32::broadcast(minus_infinity), f32::zero(), after);
+            const f32 correction = simd::exp2_nonpositive(before - shift[v]);
+            sum[v] = f32::load(state.sum + v * f32::lanes) * correction;
+            after.store(maximum);
+            correction.store(state.correction + v * f32::lanes);
+        });
+        float* weight = scores;
+        for (index key = 0; key < keys; ++key, weight += columns) {
+            simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
+                const f32 p = simd::exp2_nonpositive(fma(f32::load(weight + v * f32::lanes), scaled, -shift[v]));
+                sum[v] = sum[v] + p;
+                p.store(weight + v * f32::lanes);
+            });
+        }
+        simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[v].store(state.sum + v * f32::lanes); });
+    }
+
+    /// What turns each lane's accumulated outputs into its result, 1 / l with the sink added to the denominator (0 for a
+    /// lane that saw nothing), and m + log l in natural units, -inf for no logit at all.
+    SEQMIX_NOINLINE void finish(const lane_state<Arch>& state, const float (&sinks)[columns], float (&factor_of)[columns],
+                float (&lse)[columns]) const
+    {
+        for (int lane = 0; lane < columns; lane += f32::lanes) {
+            const f32 before = f32::load(state.maximum + lane);
+            const f32 sink = f32::load(sinks + lane) * f32::broadcast(log2_e);
+            const f32 top = max(before, sink);
+            const f32 shift = select(top == f32::broadcast(minus_infinity), f32::zero(), top);
+            const f32 correction = simd::exp2_nonpositive(before - shift);
+            const f32 total = fma(f32::load(state.sum + lane), correction, simd::exp2_nonpositive(sink - shift));
+            fma(shift, f32::broadcast(ln_2), simd::log(total)).store(lse + lane);
+            // A total of 0: nothing seen, not even NaN.
+            select(total == f32::zero(), f32::zero(), correction / total).store(factor_of + lane);
+        }
+    }
+};
+
+/// Weights sigmoid(score + bias); no state, no normalisation.
+template <class Arch>
+struct sigmoid_weights {
+    using f32 = simd::f32<Arch>;
+    static constexpr int columns = query_panel<Arch>::columns;
+
+    float bias;
+
+    template <int Vectors>
+    SEQMIX_NOINLINE void absorb(float* scores, index keys, lane_state<Arch>&) const
+    {
+        float* at = scores;
+        for (index key = 0; key < keys; ++key, at += columns) {
+            simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
+                simd::sigmoid(f32::load(at + v * f32::lanes) + f32::broadcast(bias)).store(at + v * f32::lanes);
+            });
+        }
+    }
+
+    SEQMIX_NOINLINE void finish(const lane_state<Arch>&, const float (&)[columns], float (&factor_of)[columns], float (&lse)[columns]) const
+    {
+        for (float& factor : factor_of) { factor = 1.0f; }
+        for (float& none : lse) { none = minus_infinity; }
+    }
+};
+
+} // namespace attention
+SEQMIX_NAMESPACE_END

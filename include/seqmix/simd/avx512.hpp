@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/simd/vec.hpp>
+
+#if SEQMIX_HAS_AVX512
+
+#include <immintrin.h>
+
+// AVX-512 with F, BW, DQ and VL; and, by inheritance, with VNNI and BF16. The zero-masked forms of intrinsics are used
+// where the plain ones make GCC 12 warn about its own header's undefined registers (GCC bug 105593); they compile to the
+// same instructions.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace simd::avx512_lanes {
+
+inline constexpr __mmask16 every = 0xffff;
+
+/// The lowest n of 16 bits; n <= 0 gives none and n >= 16 all.
+SEQMIX_INLINE __mmask16 first(index n)
+{
+    return n >= 16 ? every : n <= 0 ? __mmask16{0} : static_cast<__mmask16>((1u << n) - 1u);
+}
+
+struct mask {
+    __mmask16 v;
+    friend SEQMIX_INLINE mask operator&(mask a, mask b) { return {static_cast<__mmask16>(a.v & b.v)}; }
+    friend SEQMIX_INLINE mask operator|(mask a, mask b) { return {static_cast<__mmask16>(a.v | b.v)}; }
+    friend SEQMIX_INLINE mask operator!(mask a) { return {static_cast<__mmask16>(~a.v)}; }
+    friend SEQMIX_INLINE bool any(mask a) { return a.v != 0; }
+    friend SEQMIX_INLINE bool all(mask a) { return a.v == every; }
+};
+
+struct i32 {
+    static constexpr int lanes = 16;
+    __m512i v;
+
+    static SEQMIX_INLINE i32 zero() { return {_mm512_setzero_si512()}; }
+    static SEQMIX_INLINE i32 broadcast(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
+    static SEQMIX_INLINE i32 load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+    static SEQMIX_INLINE i32 load(const std::int32_t* p, index n) { return {_mm512_maskz_loadu_epi32(first(n), p)}; }
+    static SEQMIX_INLINE i32 load(const std::uint8_t* p) { return widen_u8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+    static SEQMIX_INLINE i32 load(const std::uint8_t* p, index n) { return widen_u8(_mm_maskz_loadu_epi8(first(n), p)); }
+    static SEQMIX_INLINE i32 load(const std::int8_t* p) { return widen_s8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+    static SEQMIX_INLINE i32 load(const std::int8_t* p, index n) { return widen_s8(_mm_maskz_loadu_epi8(first(n), p)); }
+    static SEQMIX_INLINE i32 load(const std::uint16_t* p) { return widen_u16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+    static SEQMIX_INLINE i32 load(const std::uint16_t* p, index n) { return widen_u16(_mm256_maskz_loadu_epi16(first(n), p)); }
+    SEQMIX_INLINE void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
+    SEQMIX_INLINE void store(std::int32_t* p, index n) const { _mm512_mask_storeu_epi32(p, first(n), v); }
+
+    friend SEQMIX_INLINE i32 operator+(i32 a, i32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 operator-(i32 a, i32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 operator*(i32 a, i32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 operator&(i32 a, i32 b) { return {_mm512_and_si512(a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 operator|(i32 a, i32 b) { return {_mm512_or_si512(a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 operator^(i32 a, i32 b) { return {_mm512_xor_si512(a.v, b.v)}; }
+    friend SEQMIX_INLINE mask operator<(i32 a, i32 b) { return {_mm512_cmplt_epi32_mask(a.v, b.v)}; }
+    friend SEQMIX_INLINE mask operator==(i32 a, i32 b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
+    template <int bits>
+    friend SEQMIX_INLINE i32 shift_left(i32 a)
+    {
+        return {_mm512_maskz_slli_epi32(every, a.v, bits)};
+    }
+    template <int bits>
+    friend SEQMIX_INLINE i32 shift_right(i32 a)
+    {
+        return {_mm512_maskz_srli_epi32(every, a.v, bits)};
+    }
+    template <int bits>
+    friend SEQMIX_INLINE i32 shift_right_signed(i32 a)
+    {
+        return {_mm512_maskz_srai_epi32(every, a.v, bits)};
+    }
+    friend SEQMIX_INLINE i32 min(i32 a, i32 b) { return {_mm512_maskz_min_epi32(every, a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 max(i32 a, i32 b) { return {_mm512_maskz_max_epi32(every, a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 select(mask m, i32 a, i32 b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
+    friend SEQMIX_INLINE std::int32_t reduce_add(i32 a)
+    {
+        const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));
+        __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+        return _mm_cvtsi128_si32(sum);
+    }
+
+    static SEQMIX_INLINE i32 widen_u8(__m128i x) { return {_mm512_maskz_cvtepu8_epi32(every, x)}; }
+    static SEQMIX_INLINE i32 widen_s8(__m128i x) { return {_mm512_maskz_cvtepi8_epi32(every, x)}; }
+    static SEQMIX_INLINE i32 widen_u16(__m256i x) { return {_mm512_maskz_cvtepu16_epi32(every, x)}; }
+};
+
+struct f32 {
+    static constexpr int lanes = 16;
+    static constexpr bool has_scale = true; // scale_by_power is one instruction; math.hpp asks
+    __m512 v;
+
+    static SEQMIX_INLINE f32 zero() { return {_mm512_setzero_ps()}; }
+    static SEQMIX_INLINE f32 broadcast(float x) { return {_mm512_set1_ps(x)}; }
+    static SEQMIX_INLINE f32 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    static SEQMIX_INLINE f32 load(const float* p, index n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+    static SEQMIX_INLINE f32 load(const bf16* p) { return widen(i32::load(&p->bits)); }
+    static SEQMIX_INLINE f32 load(const bf16* p, index n) { return widen(i32::load(&p->bits, n)); }
+    static SEQMIX_INLINE f32 load(const f16* p)
+    {
+        return {_mm512_maskz_cvtph_ps(every, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+    }
+    static SEQMIX_INLINE f32 load(const f16* p, index n) { return {_mm512_maskz_cvtph_ps(every, _mm256_maskz_loadu_epi16(first(n), p))}; }
+
+    SEQMIX_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+    SEQMIX_INLINE void store(float* p, index n) const { _mm512_mask_storeu_ps(p, first(n), v); }
+    SEQMIX_INLINE void store(bf16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), round_to_bf16()); }
+    SEQMIX_INLINE void store(bf16* p, index n) const { _mm256_mask_storeu_epi16(p, first(n), round_to_bf16()); }
+    SEQMIX_INLINE void store(f16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), round_to_f16()); }
+    SEQMIX_INLINE void store(f16* p, index n) const { _mm256_mask_storeu_epi16(p, first(n), round_to_f16()); }
+
+    friend SEQMIX_INLINE f32 operator+(f32 a, f32 b) { return {_mm512_add_ps(a.v, b.v)}; }
+    friend SEQMIX_INLINE f32 operator-(f32 a, f32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+    friend SEQMIX_INLINE f32 operator*(f32 a, f32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+    friend SEQMIX_INLINE f32 operator/(f32 a, f32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+    friend SEQMIX_INLINE f32 operator-(f32 a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))}; }
+    friend SEQMIX_INLINE f32 fma(f32 a, f32 b, f32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+    friend SEQMIX_INLINE f32 fnma(f32 a, f32 b, f32 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+    friend SEQMIX_INLINE f32 min(f32 a, f32 b) { return {_mm512_maskz_min_ps(every, a.v, b.v)}; }
+    friend SEQMIX_INLINE f32 max(f32 a, f32 b) { return {_mm512_maskz_max_ps(every, a.v, b.v)}; }
+    friend SEQMIX_INLINE f32 abs(f32 a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)}; }
+    friend SEQMIX_INLINE f32 sqrt(f32 a) { return {_mm512_maskz_sqrt_ps(every, a.v)}; }
+    friend SEQMIX_INLINE f32 round(f32 a)
+    {
+        return {_mm512_maskz_roundscale_ps(every, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+    }
+    friend SEQMIX_INLINE f32 scale_by_power(f32 a, f32 n) { return {_mm512_maskz_scalef_ps(every, a.v, n.v)}; }
+    friend SEQMIX_INLINE mask operator<(f32 a, f32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+    friend SEQMIX_INLINE mask operator<=(f32 a, f32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+    friend SEQMIX_INLINE mask operator==(f32 a, f32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+    friend SEQMIX_INLINE f32 select(mask m, f32 a, f32 b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
+    friend SEQMIX_INLINE float reduce_add(f32 a)
+    {
+        const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_maskz_extractf32x8_ps(0xff, a.v, 1));
+        __m128 sum = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+        sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+        return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+    }
+    friend SEQMIX_INLINE float reduce_max(f32 a)
+    {
+        const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_maskz_extractf32x8_ps(0xff, a.v, 1));
+        __m128 top = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+        top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+        return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
+    }
+
+    /// Four rounds of two-way exchanges at distances 1, 2, 4 and 8: 64 shuffles for 256 elements.
+    friend SEQMIX_INLINE void transpose(f32 (&row)[16])
+    {
+        __m512 t[16], u[16];
+        unroll<8>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            t[2 * i] = _mm512_maskz_unpacklo_ps(every, row[2 * i].v, row[2 * i + 1].v);
+            t[2 * i + 1] = _mm512_maskz_unpackhi_ps(every, row[2 * i].v, row[2 * i + 1].v);
+        });
+        unroll<4>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            u[4 * i + 0] = _mm512_maskz_shuffle_ps(every, t[4 * i], t[4 * i + 2], 0x44);
+            u[4 * i + 1] = _mm512_maskz_shuffle_ps(every, t[4 * i], t[4 * i + 2], 0xee);
+            u[4 * i + 2] = _mm512_maskz_shuffle_ps(every, t[4 * i + 1], t[4 * i + 3], 0x44);
+            u[4 * i + 3] = _mm512_maskz_shuffle_ps(every, t[4 * i + 1], t[4 * i + 3], 0xee);
+        });
+        unroll<4>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            t[i] = _mm512_maskz_shuffle_f32x4(every, u[i], u[i + 4], 0x88);
+            t[i + 4] = _mm512_maskz_shuffle_f32x4(every, u[i], u[i + 4], 0xdd);
+            t[i + 8] = _mm512_maskz_shuffle_f32x4(every, u[i + 8], u[i + 12], 0x88);
+            t[i + 12] = _mm512_maskz_shuffle_f32x4(every, u[i + 8], u[i + 12], 0xdd);
+        });
+        unroll<4>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            row[i].v = _mm512_maskz_shuffle_f32x4(every, t[i], t[i + 8], 0x88);
+            row[i + 4].v = _mm512_maskz_shuffle_f32x4(every, t[i + 4], t[i + 12], 0x88);
+            row[i + 8].v = _mm512_maskz_shuffle_f32x4(every, t[i], t[i + 8], 0xdd);
+            row[i + 12].v = _mm512_maskz_shuffle_f32x4(every, t[i + 4], t[i + 12], 0xdd);
+        });
+    }
+
+    static SEQMIX_INLINE f32 widen(i32 bits) { return {_mm512_castsi512_ps(shift_left<16>(bits).v)}; }
+    SEQMIX_INLINE __m256i round_to_f16() const { return _mm512_maskz_cvtps_ph(every, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    /// By integers, not by the BF16 instruction: that one flushes subnormals, and storage keeps them.
+    SEQMIX_INLINE i32 bf16_bits() const
+    {
+        const i32 bits{_mm512_castps_si512(v)};
+        const i32 odd = shift_right<16>(bits) & i32::broadcast(1);
+        const i32 rounded = shift_right<16>(bits + i32::broadcast(0x7fff) + odd);
+        const i32 quiet = shift_right<16>(bits) | i32::broadcast(0x40);
+        return select(mask{_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q)}, quiet, rounded);
+    }
+    SEQMIX_INLINE __m256i round_to_bf16() const { return _mm512_maskz_cvtepi32_epi16(every, bf16_bits().v); }
+};
+
+SEQMIX_INLINE f32 to_float(i32 a) { return {_mm512_maskz_cvtepi32_ps(every, a.v)}; }
+SEQMIX_INLINE i32 to_int(f32 a) { return {_mm512_maskz_cvtps_epi32(every, a.v)}; }
+SEQMIX_INLINE f32 as_float(i32 a) { return {_mm512_castsi512_ps(a.v)}; }
+SEQMIX_INLINE i32 as_int(f32 a) { return {_mm512_castps_si512(a.v)}; }
+
+} // namespace simd::avx512_lanes
+
+namespace simd {
+
+template <>
+struct backend<arch::avx512> {
+    using f32 = avx512_lanes::f32;
+    using i32 = avx512_lanes::i32;
+    using mask = avx512_lanes::mask;
+    static constexpr int registers = 32;
+    static constexpr bool has_bf16_dot = false;
+    static constexpr int left_int8_offset = 0;
+
+    static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
+    {
+        const i32 upper = i32::broadcast(static_cast<std::int32_t>(0xffff0000u));
+        acc = fma(as_float(shift_left<16>(a)), as_float(shift_left<16>(b)), acc);
+        return fma(as_float(a & upper), as_float(b & upper), acc);
+    }
+
+    /// Through 16-bit halves: products of two int8 summed in pairs stay below 2^16, so nothing saturates.
+    static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
+    {
+        const __m512i even_a = _mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8), odd_a = _mm512_srai_epi16(a.v, 8);
+        const __m512i even_b = _mm512_srai_epi16(_mm512_slli_epi16(b.v, 8), 8), odd_b = _mm512_srai_epi16(b.v, 8);
+        return acc + i32{_mm512_madd_epi16(even_a, even_b)} + i32{_mm512_madd_epi16(odd_a, odd_b)};
+    }
+
+    static SEQMIX_INLINE i32 join_bf16(f32 row0, f32 row1) { return row0.bf16_bits() | shift_left<16>(row1.bf16_bits()); }
+};
+
+#if SEQMIX_HAS_AVX512_BF16
+template <>
+struct backend<arch::avx512_bf16> : backend<arch::avx512> {
+    static constexpr bool has_bf16_dot = true;
+    static constexpr int left_int8_offset = 128;
+
+    static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
+    {
+        return {_mm512_dpbf16_ps(acc.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+    }
+
+    static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b) { return {_mm512_dpbusd_epi32(acc.v, a.v, b.v)}; }
+
+    /// One narrowing instruction for both rows, then a shuffle of 16-bit halves. Subnormals become zero, as they do in
+    /// the dot product that reads them.
+    static SEQMIX_INLINE i32 join_bf16(f32 row0, f32 row1)
+    {
+        const __m512i rows = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(row1.v, row0.v));
+        const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                             5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        return {_mm512_maskz_permutexvar_epi16(0xffffffffu, zip, rows)};
+    }
+};
+#endif
+
+} // namespace simd
+SEQMIX_NAMESPACE_END
+
+#endif

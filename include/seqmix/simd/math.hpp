@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/simd/vec.hpp>
+
+#include <limits>
+
+// Elementary functions over the verbs, one source for every backend. Bounds are the worst errors that tests/math_test.cpp
+// finds over all floats on any backend, in units of the last place of the exact result (subnormal results included),
+// rounded up; it holds them. NaN gives NaN. Polynomials are minimax fits (Remez, the coefficients rounded to float one by
+// one and the rest refitted); the interval and the fit's own error stand beside each.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace simd {
+namespace detail {
+
+/// Whether scale_by_power is one instruction, which a backend says by f32::has_scale; elsewhere powers are built from
+/// integers, and where the argument's range is known that is cheaper than the verb.
+template <class V>
+inline constexpr bool has_scale = requires { requires V::has_scale; };
+
+template <float_lanes V>
+using integers_of = decltype(to_int(V::zero()));
+
+/// The nearest integer to x, and that integer as an integer where powers are built from it.
+template <float_lanes V>
+struct whole {
+    V value;
+    integers_of<V> bits;
+};
+
+/// |x| < 2^31 or NaN; a NaN's integer is arbitrary, and is only ever used to scale a NaN.
+template <float_lanes V>
+SEQMIX_INLINE whole<V> nearest(V x)
+{
+    if constexpr (has_scale<V>) {
+        return {round(x), integers_of<V>::zero()};
+    } else {
+        const auto n = to_int(x);
+        return {to_float(n), n};
+    }
+}
+
+/// 2^n for n in [-127, 127]; 0 for -127.
+template <class I>
+SEQMIX_INLINE auto power_of_two(I n)
+{
+    return as_float(shift_left<23>(n + I::broadcast(127)));
+}
+
+/// a 2^n, rounded once, for n in [-252, 252] if a 2^(n/2) is a normal number: two exact powers, since 2^n alone may be no
+/// float.
+template <float_lanes V>
+SEQMIX_INLINE V scale(V a, whole<V> n)
+{
+    if constexpr (has_scale<V>) {
+        return scale_by_power(a, n.value);
+    } else {
+        const auto half = shift_right_signed<1>(n.bits);
+        return a * power_of_two(half) * power_of_two(n.bits - half);
+    }
+}
+
+/// 2^n for n in [-126, 127].
+template <float_lanes V>
+SEQMIX_INLINE V power(whole<V> n)
+{
+    if constexpr (has_scale<V>) {
+        return scale_by_power(V::broadcast(1.0f), n.value);
+    } else {
+        return power_of_two(n.bits);
+    }
+}
+
+/// c[0] + c[1] x + c[2] x² + … by Horner's rule: the fewest instructions, and the loops that call it hide the latency.
+template <int N, float_lanes V>
+SEQMIX_INLINE V polynomial(V x, const float (&c)[N])
+{
+    V sum = V::broadcast(c[N - 1]);
+    unroll<N - 1>([&](auto i) SEQMIX_INLINE_LAMBDA { sum = fma(sum, x, V::broadcast(c[N - 2 - i])); });
+    return sum;
+}
+
+/// 2^r on [-1/2, 1/2]: 1.06 ulp, the price of one coefficient less; exactly 1 at 0.
+template <float_lanes V>
+SEQMIX_INLINE V exp2_reduced(V r)
+{
+    return polynomial(r, {1.0f, 0x1.62e424p-1f, 0x1.ebf9b4p-3f, 0x1.c6bad0p-5f, 0x1.3cecfap-7f, 0x1.5a9e28p-10f});
+}
+
+/// (e^r - 1) / r on [-0.3466, 0.3466]: 2^-26.0 relative to e^r - 1.
+template <float_lanes V>
+SEQMIX_INLINE V expm1_quotient(V r)
+{
+    return polynomial(r, {1.0f, 0x1.fffffep-2f, 0x1.5554aap-3f, 0x1.55579ep-5f, 0x1.122c8ap-7f, 0x1.6ab118p-10f});
+}
+
+/// e^x = 2^n e^r with |r| <= ln(2)/2. ln(2) in two parts: the first has 15 bits, so that n times it is exact.
+template <float_lanes V>
+struct reduced {
+    whole<V> n;
+    V r;
+    SEQMIX_INLINE explicit reduced(V x) : n(nearest(x * V::broadcast(0x1.715476p+0f)))
+    {
+        r = fnma(n.value, V::broadcast(0x1.62e4p-1f), x);
+        r = fnma(n.value, V::broadcast(0x1.7f7d1cp-20f), r);
+    }
+};
+
+template <float_lanes V>
+SEQMIX_INLINE V exp_reduced(V r)
+{
+    return fma(r, expm1_quotient(r), V::broadcast(1.0f));
+}
+
+/// x, cut off where e^x and even |x| e^x round to zero: -infinity can't be reduced. max returns a NaN that stands second.
+template <float_lanes V>
+SEQMIX_INLINE V above_floor(V x)
+{
+    return max(V::broadcast(-110.0f), x);
+}
+
+template <float_lanes V>
+SEQMIX_INLINE V negative_magnitude(V x)
+{
+    return as_float(as_int(x) | as_int(V::broadcast(-0.0f)));
+}
+
+/// e^-|x|, a positive number of at most 1.
+template <float_lanes V>
+SEQMIX_INLINE V exp_negative_magnitude(V x)
+{
+    const reduced<V> e(above_floor(negative_magnitude(x)));
+    return scale(exp_reduced(e.r), e.n);
+}
+
+/// log(1 + f) for f = m - 1 with m in [√½, √2], as f + tail, where tail = f² (f P(f) - ½); P of degree 7 is within
+/// 2^-27.3 relative to log(1 + f).
+template <float_lanes V>
+SEQMIX_INLINE V log1p_tail(V f)
+{
+    const V p = polynomial(f, {0x1.555554p-2f, -0x1.000228p-2f, 0x1.99a034p-3f, -0x1.547234p-3f, 0x1.22d688p-3f,
+                               -0x1.0d81f8p-3f, 0x1.0570eap-3f, -0x1.38fa4ep-4f});
+    return f * f * fma(f, p, V::broadcast(-0.5f));
+}
+
+} // namespace detail
+
+/// 2^x. @ ulp. 2^n is exact for integers n, down to 2^-149; -infinity gives 0; 128 and above give infinity.
+template <float_lanes V>
+SEQMIX_INLINE V exp2(V x)
+{
+    const V c = max(V::broadcast(-152.0f), min(V::broadcast(129.0f), x)); // of a NaN and a bound, the second
+    const auto n = detail::nearest(c);
+    return detail::scale(detail::exp2_reduced(c - n.value), n);
+}
+
+/// 2^x for x <= 0 with fewer instructions: 9 where scale_by_power is one, with all that exp2 promises; else 12, and then
+/// for x < -126.5 the result is 0 instead of a subnormal. Positive x gives anything.
+template <float_lanes V>
+SEQMIX_INLINE V exp2_nonpositive(V x)
+{
+    if constexpr (detail::has_scale<V>) {
+        const V c = max(V::broadcast(-152.0f), x);
+        const V n = round(c);
+        return scale_by_power(detail::exp2_reduced(c - n), n);
+    } else {
+        const V c = max(V::broadcast(-127.0f), x);
+        const auto n = detail::nearest(c);
+        return detail::exp2_reduced(c - n.value) * detail::power_of_two(n.bits);
+    }
+}
+
+/// e^x. @ ulp. exp(0) is 1; -infinity gives 0; what exceeds the largest float gives infinity.
+template <float_lanes V>
+SEQMIX_INLINE V exp(V x)
+{
+    const detail::reduced<V> e(detail::above_floor(min(V::broadcast(89.0f), x)));
+    return detail::scale(detail::exp_reduced(e.r), e.n);
+}
+
+/// log(x), natural. @ ulp. log(1) is 0; either zero gives -infinity, x < 0 NaN, infinity itself.
+template <float_lanes V>
+SEQMIX_INLINE V log(V x)
+{
+    using I = detail::integers_of<V>;
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    const auto tiny = x < V::broadcast(0x1p-126f); // subnormal, or to be replaced below
+    const I bits = as_int(select(tiny, x * V::broadcast(0x1p23f), x));
+    const I exponent = shift_right_signed<23>(bits - as_int(V::broadcast(0x1.6a09e6p-1f)));
+    const V f = as_float(bits - shift_left<23>(exponent)) - V::broadcast(1.0f);
+    const V n = to_float(exponent) - select(tiny, V::broadcast(23.0f), V::zero());
+    const V tail = fma(n, V::broadcast(0x1.7f7d1cp-20f), detail::log1p_tail(f));
+    V y = fma(n, V::broadcast(0x1.62e4p-1f), f + tail);
+    y = select(x < V::broadcast(infinity), y, x); // infinity, and NaN
+    y = select(x == V::zero(), V::broadcast(-infinity), y);
+    return select(x < V::zero(), V::broadcast(std::numeric_limits<float>::quiet_NaN()), y);
+}
+
+/// 1 / (1 + e^-x). @ ulp, for negative x too, where it is nearly e^x; it reaches 0 and 1.
+template <float_lanes V>
+SEQMIX_INLINE V sigmoid(V x)
+{
+    const V one = V::broadcast(1.0f);
+    const V e = detail::exp_negative_magnitude(x);
+    return select(x < V::zero(), e, one) / (one + e);
+}
+
+/// x sigmoid(x). @ ulp. -infinity gives -0, infinity itself.
+template <float_lanes V>
+SEQMIX_INLINE V silu(V x)
+{
+    const V c = detail::above_floor(detail::negative_magnitude(x));
+    const detail::reduced<V> e(c);
+    const V m = detail::exp_reduced(e.r);
+    // x goes in before the power of two: e^x may be subnormal, and have lost bits, where x e^x is not.
+    const V numerator = select(x < V::zero(), detail::scale(c * m, e.n), x);
+    return numerator / (V::broadcast(1.0f) + detail::scale(m, e.n));
+}
+
+/// log(1 + e^x). @ ulp: nearly e^x for very negative x, and x for large x.
+template <float_lanes V>
+SEQMIX_INLINE V softplus(V x)
+{
+    const V e = detail::exp_negative_magnitude(x);
+    // log(1 + e) / e on [0, 1]: 2^-27.5 relative.
+    const V quotient = detail::polynomial(
+        e, {1.0f, -0x1.ffffd2p-2f, 0x1.554dd0p-2f, -0x1.ff23e6p-3f, 0x1.934b54p-3f, -0x1.3a435ep-3f, 0x1.b4ae08p-4f,
+            -0x1.d6b08cp-5f, 0x1.4917cep-6f, -0x1.af49cep-9f});
+    return fma(e, quotient, max(V::zero(), x));
+}
+
+/// tanh(x). @ ulp, for the smallest x too; reaches 1 and -1; keeps the sign of zero.
+template <float_lanes V>
+SEQMIX_INLINE V tanh(V x)
+{
+    const auto sign = as_int(x) & as_int(V::broadcast(-0.0f));
+    const V magnitude = min(V::broadcast(9.1f), abs(x)); // 1 to the last bit from 9.02 on
+    const detail::reduced<V> e(magnitude + magnitude);
+    // t = e^2|x| - 1 = 2^n (e^r - 1) + (2^n - 1), which cancels nothing as n >= 0; tanh |x| = t / (t + 2).
+    const V one = V::broadcast(1.0f);
+    const V power = detail::power(e.n);
+    const V t = fma(power, e.r * detail::expm1_quotient(e.r), power - one);
+    return as_float(as_int(t / (t + V::broadcast(2.0f))) | sign);
+}
+
+} // namespace simd
+SEQMIX_NAMESPACE_END

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/core/types.hpp>
+#include <seqmix/simd/backends.hpp>
+
+// All blocking parameters, in one table, with the budgets that they must fit.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace tile {
+
+/// Register blocking of the micro-kernel: `rows` broadcasts of the left operand times `vectors` registers of the right one.
+///
+/// | registers | rows x vectors | accumulators + right + left | loads : multiply-adds a step | independent chains |
+/// |---|---|---|---|---|
+/// | 32 (AVX-512, NEON) | 8 x 3 | 24 + 3 + 1 = 28 | 11 : 24 | 24, of which latency 4 at two a cycle needs 8 |
+/// | 16 (AVX2, scalar)  | 4 x 3 | 12 + 3 + 1 = 16 |  7 : 12 | 12 |
+///
+/// Eight rows divide the usual head sizes, and two loads a cycle keep ahead of two multiply-adds a cycle.
+template <class Arch>
+struct blocking {
+    static constexpr int registers = simd::backend<Arch>::registers;
+    static constexpr int rows = registers >= 32 ? 8 : 4;
+    static constexpr int vectors = 3;
+    static constexpr int columns = vectors * simd::lanes<Arch>;
+    static_assert(rows * vectors + vectors + 1 <= registers);
+};
+
+/// What a tile may take of the caches. Conservative figures of the cores of the last ten years (L1 32 to 48 kB, L2 256 kB
+/// to 2 MB a core); a tile that is a little small costs per cent, one that is too large falls off a cliff.
+inline constexpr index level1_bytes = 32 * 1024;
+inline constexpr index level2_bytes = 512 * 1024;
+
+/// Matrix product: depth of a packed block (a micro-panel of the right operand, depth x columns, stays in L1 with the left
+/// one streaming past), rows of a packed left block (rows x depth stays in L2), columns of a packed right block (L3).
+template <class Arch>
+struct gemm_blocking {
+    static constexpr index words_depth = 256;
+    static constexpr index rows = 192;
+    static constexpr index columns = 4080 / blocking<Arch>::columns * blocking<Arch>::columns;
+};
+
+} // namespace tile
+SEQMIX_NAMESPACE_END
