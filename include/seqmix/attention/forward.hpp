@@ -24,12 +24,11 @@ struct item {
 
 /// Spreads items x key/value heads x blocks of rows over the workers of a context. `items` items, the longest with
 /// `queries` rows; item_of(b) describes one. Tasks with the most keys (the last rows, under a causal mask) come first.
-template <class Arch, class T, class Out, class ScoreOf, class Weights, class ItemOf>
+template <class Arch, class T, class Out, class Score, class Weights, class ItemOf>
 void forward_items(index items, index queries, const view<const T, 3>& shape_q, const view<const T, 3>& shape_v,
-                   const view<const float, 1>& sinks, const ScoreOf& score_of, const Weights& weights,
+                   const view<const float, 1>& sinks, const Score& score, const Weights& weights,
                    const ItemOf& item_of, const context_ref& ctx)
 {
-    using score_type = decltype(score_of(index{0}));
     constexpr index columns = query_panel<Arch>::columns;
     const index heads = shape_q.extent(0), kv_heads = shape_v.extent(0);
     const index key_size = shape_q.extent(2), value_size = shape_v.extent(2);
@@ -42,42 +41,41 @@ void forward_items(index items, index queries, const view<const T, 3>& shape_q, 
     const index blocks = (panels + block - 1) / block;
 
     arena measure;
-    static_cast<void>(row_scratch<Arch, T>(measure, block, key_size, value_size, score_type::tiles));
+    static_cast<void>(row_scratch<Arch, T>(measure, block, key_size, value_size, Score::tiles));
     ctx.for_each(items * kv_heads * blocks, measure.used(), [&](index task, std::byte* memory) {
         const index b = task / kv_heads % items, kv_head = task % kv_heads, at = blocks - 1 - task / (kv_heads * items);
         const item<T, Out> one = item_of(b);
-        const head_group<T, Out> group = {one.q,   one.k[kv_head], one.v[kv_head],           one.out,       one.lse,
-                                          sinks,   kv_head * heads_of_group, heads_of_group, rows_per_head};
+        const head_group<T, Out> group = {one.q, one.k[kv_head], one.v[kv_head], one.out,       one.lse,
+                                          sinks, b,              kv_head * heads_of_group, heads_of_group, rows_per_head};
         arena carve(memory);
-        row_scratch<Arch, T> scratch(carve, block, key_size, value_size, score_type::tiles);
+        row_scratch<Arch, T> scratch(carve, block, key_size, value_size, Score::tiles);
         const index first_panel = at * block;
-        forward_rows(panel_block<Arch, T, Out>(group, one.sees, scratch), score_of(b), weights, first_panel * columns,
+        forward_rows(panel_block<Arch, T, Out>(group, one.sees, scratch), score, weights, first_panel * columns,
                      panels - first_panel < block ? panels - first_panel : block);
     });
 }
 
 /// Chooses the score's parts and the weights from the options, at run time among few kernels: the bare product, all parts
-/// at once (what a part that is not asked for costs is a branch a register), and sigmoid weighting.
-template <class Arch, class T, class Out, class ItemOf>
+/// at once (what a part that is not asked for costs is a branch a register), and sigmoid weighting. Parts of the caller's
+/// come after the library's.
+template <class Arch, class T, class Out, class ItemOf, class... Parts>
 void forward_any(index items, index queries, const view<const T, 3>& shape_q, const view<const T, 3>& shape_v,
-                 const options& opt, const ItemOf& item_of, const context_ref& ctx)
+                 const options& opt, const ItemOf& item_of, const context_ref& ctx, const Parts&... parts)
 {
     const index key_size = shape_q.extent(2);
     const float scale = opt.scale ? *opt.scale : key_size > 0 ? 1.0f / std::sqrt(static_cast<float>(key_size)) : 1.0f;
-    const auto run = [&](const auto& score_of, const auto& weights) {
-        forward_items<Arch, T, Out>(items, queries, shape_q, shape_v, opt.sinks, score_of, weights, item_of, ctx);
+    const auto run = [&](const auto& score, const auto& weights) {
+        forward_items<Arch, T, Out>(items, queries, shape_q, shape_v, opt.sinks, score, weights, item_of, ctx);
     };
-    const auto every_part = [&](index b) {
-        return score<softcapped, linear_biased, biased_and_masked>{
-            scale, {softcapped{opt.softcap}, linear_biased{opt.alibi_slopes}, biased_and_masked{opt.bias, opt.mask, b}}};
-    };
-    const bool bare = opt.softcap == 0.0f && !opt.alibi_slopes && !opt.bias && !opt.mask && scale > 0.0f;
+    const score<softcapped, linear_biased, biased_and_masked, Parts...> every_part = {
+        scale, {softcapped{opt.softcap}, linear_biased{opt.alibi_slopes}, biased_and_masked{opt.bias, opt.mask}, parts...}};
+    const bool bare = sizeof...(Parts) == 0 && opt.softcap == 0.0f && !opt.alibi_slopes && !opt.bias && !opt.mask && scale > 0.0f;
     if (opt.weighting == weighting::sigmoid) {
         run(every_part, sigmoid_weights<Arch>{opt.sigmoid_bias});
-    } else if (bare) {
-        run([&](index) { return score<>{scale, {}}; }, softmax_weights<Arch>{scale * log2_e});
-    } else {
+    } else if (!bare) {
         run(every_part, softmax_weights<Arch>{log2_e});
+    } else if constexpr (sizeof...(Parts) == 0) {
+        run(score<>{scale, {}}, softmax_weights<Arch>{scale * log2_e});
     }
 }
 
@@ -125,6 +123,65 @@ void check_operands(const checker& check, const view<const T, Rank>& q, const vi
                   "query_offset is given, but causal already places the queries: use causal::offset");
 }
 
+/// A door's element types.
+template <class Q, class K, class V, class Out>
+constexpr void check_types()
+{
+    using T = std::remove_const_t<Q>;
+    static_assert(storage<T>, "seqmix: attention reads float, bf16 or f16");
+    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>,
+                  "seqmix: q, k and v have one type");
+    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of q, or float");
+}
+
+template <class Arch, class T, class Out, class... Parts>
+void forward_batch(const char* door, const view<const T, 4>& q, const view<const T, 4>& k, const view<const T, 4>& v,
+                   const view<Out, 4>& out, const options& opt, const context_ref& ctx, const Parts&... parts)
+{
+    const checker check(door);
+    check_operands<4, T, Out>(check, q, k, v, out, 1, 2, opt);
+    const index batch = q.extent(0), heads = q.extent(1), queries = q.extent(2), keys = k.extent(2);
+    check.equal(k.extent(0), batch, "k's batch", "q's");
+    check.equal(v.extent(0), batch, "v's batch", "q's");
+    check.equal(out.extent(0), batch, "out's batch", "q's");
+    const auto spreads = [&](const auto& operand, const char* name) {
+        const std::array<index, 4> scores = {batch, heads, queries, keys};
+        for (std::size_t axis = 0; operand && axis < 4; ++axis) {
+            check.require(operand.extent(axis) == 1 || operand.extent(axis) == scores[axis], name, " has extent ",
+                          operand.extent(axis), " on axis ", static_cast<index>(axis), ", but the scores have ", scores[axis]);
+        }
+    };
+    spreads(opt.bias, "bias"), spreads(opt.mask, "mask");
+    if (opt.lse) {
+        check.equal(opt.lse.extent(0), batch, "lse's batch", "q's");
+        check.equal(opt.lse.extent(1), heads, "lse's number of heads", "q's");
+        check.equal(opt.lse.extent(2), queries, "lse's length", "q's");
+    }
+    if (opt.query_offset && opt.query_offset.extent(0) != 1) {
+        check.equal(opt.query_offset.extent(0), batch, "query_offset's length", "q's batch");
+    }
+    if (opt.kv_lengths) {
+        check.equal(opt.kv_lengths.extent(0), batch, "kv_lengths' length", "q's batch");
+        for (index b = 0; b < batch; ++b) {
+            check.require(opt.kv_lengths(b) >= 0 && opt.kv_lengths(b) <= keys, "kv_lengths holds ", opt.kv_lengths(b),
+                          ", but k has ", keys, " keys");
+        }
+    }
+    if (batch == 0 || heads == 0 || queries == 0) { return; }
+
+    const auto item_of = [&](index b) {
+        std::optional<index> offset;
+        if (opt.query_offset) { offset = opt.query_offset(opt.query_offset.extent(0) == 1 ? 0 : b); }
+        return item<T, Out>{q[b],
+                            k[b],
+                            v[b],
+                            out[b],
+                            opt.lse ? opt.lse[b] : view<float, 2>{},
+                            visibility(opt, queries, opt.kv_lengths ? opt.kv_lengths(b) : keys, offset)};
+    };
+    forward_any<Arch, T, Out>(batch, queries, q[0], v[0], opt, item_of, ctx, parts...);
+}
+
 } // namespace detail
 
 /// Exact attention, tiled: out = softmax(score(scale · q kᵀ)) v, without ever storing a score matrix.
@@ -149,54 +206,23 @@ template <class Arch = arch::native, class Q, class K, class V, class Out>
 void forward(const view<Q, 4>& q, const view<K, 4>& k, const view<V, 4>& v, const view<Out, 4>& out,
              const options& opt = {}, const context_ref& ctx = {})
 {
-    using T = std::remove_const_t<Q>;
-    static_assert(storage<T>, "seqmix: attention reads float, bf16 or f16");
-    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>,
-                  "seqmix: q, k and v have one type");
-    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of q, or float");
+    detail::check_types<Q, K, V, Out>();
+    detail::forward_batch<Arch, std::remove_const_t<Q>, Out>("attention::forward", q, k, v, out, opt, ctx);
+}
 
-    const checker check("attention::forward");
-    detail::check_operands<4, T, Out>(check, q, k, v, out, 1, 2, opt);
-    const index batch = q.extent(0), heads = q.extent(1), queries = q.extent(2), keys = k.extent(2);
-    check.equal(k.extent(0), batch, "k's batch", "q's");
-    check.equal(v.extent(0), batch, "v's batch", "q's");
-    check.equal(out.extent(0), batch, "out's batch", "q's");
-    const std::array<index, 4> scores = {batch, heads, queries, keys};
-    for (std::size_t axis = 0; axis < 4; ++axis) {
-        check.require(!opt.bias || opt.bias.extent(axis) == 1 || opt.bias.extent(axis) == scores[axis], "bias has extent ",
-                      opt.bias.extent(axis), " on axis ", static_cast<index>(axis), ", but the scores have ", scores[axis]);
-        check.require(!opt.mask || opt.mask.extent(axis) == 1 || opt.mask.extent(axis) == scores[axis], "mask has extent ",
-                      opt.mask.extent(axis), " on axis ", static_cast<index>(axis), ", but the scores have ", scores[axis]);
-    }
-    if (opt.lse) {
-        check.equal(opt.lse.extent(0), batch, "lse's batch", "q's");
-        check.equal(opt.lse.extent(1), heads, "lse's number of heads", "q's");
-        check.equal(opt.lse.extent(2), queries, "lse's length", "q's");
-    }
-    if (opt.query_offset && opt.query_offset.extent(0) != 1) {
-        check.equal(opt.query_offset.extent(0), batch, "query_offset's length", "q's batch");
-    }
-    if (opt.kv_lengths) {
-        check.equal(opt.kv_lengths.extent(0), batch, "kv_lengths' length", "q's batch");
-        for (index b = 0; b < batch; ++b) {
-            check.require(opt.kv_lengths(b) >= 0 && opt.kv_lengths(b) <= keys, "kv_lengths holds ", opt.kv_lengths(b),
-                          ", but k has ", keys, " keys");
-        }
-    }
-    if (batch == 0 || heads == 0 || queries == 0) { return; }
-
-    const view<const T, 4> qc = q, kc = k, vc = v;
-    const auto item_of = [&](index b) {
-        std::optional<index> offset;
-        if (opt.query_offset) { offset = opt.query_offset(opt.query_offset.extent(0) == 1 ? 0 : b); }
-        return detail::item<T, Out>{qc[b],
-                                    kc[b],
-                                    vc[b],
-                                    out[b],
-                                    opt.lse ? opt.lse[b] : view<float, 2>{},
-                                    visibility(opt, queries, opt.kv_lengths ? opt.kv_lengths(b) : keys, offset)};
-    };
-    detail::forward_any<Arch, T, Out>(batch, queries, qc[0], vc[0], opt, item_of, ctx);
+/// The same with parts of the caller's after the options' own: each a type with `prepares_tile`, `prepare` and `apply` as
+/// those in score.hpp have. A part may hide scores (-inf) and whole runs of keys (sight::hidden), which are then not touched.
+template <class Arch = arch::native, class Q, class K, class V, class Out, class... Parts>
+void forward_with(const std::tuple<Parts...>& parts, const view<Q, 4>& q, const view<K, 4>& k, const view<V, 4>& v,
+                  const view<Out, 4>& out, const options& opt = {}, const context_ref& ctx = {})
+{
+    static_assert(sizeof...(Parts) > 0, "seqmix: forward_with needs a part; without one it is forward");
+    detail::check_types<Q, K, V, Out>();
+    std::apply(
+        [&](const Parts&... part) {
+            detail::forward_batch<Arch, std::remove_const_t<Q>, Out>("attention::forward_with", q, k, v, out, opt, ctx, part...);
+        },
+        parts);
 }
 
 /// The same for packed sequences of different lengths: q [Tq, H, Dk], k [Tk, Hkv, Dk], v [Tk, Hkv, Dv], out [Tq, H, Dv], one
@@ -210,11 +236,7 @@ void forward_packed(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& 
                     const context_ref& ctx = {})
 {
     using T = std::remove_const_t<Q>;
-    static_assert(storage<T>, "seqmix: attention reads float, bf16 or f16");
-    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>,
-                  "seqmix: q, k and v have one type");
-    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of q, or float");
-
+    detail::check_types<Q, K, V, Out>();
     const checker check("attention::forward_packed");
     detail::check_operands<3, T, Out>(check, q, k, v, out, 1, 0, opt);
     check.require(!opt.bias && !opt.mask, "bias or mask is given, but packed sequences take neither");

@@ -22,6 +22,7 @@ struct head_group {
     view<Out, 3> out;      ///< [H, Lq, Dv]
     view<float, 2> lse;    ///< [H, Lq] or null
     view<const float, 1> sinks; ///< [H] or null
+    index batch;
     index first_head, heads;
     index rows_per_head;
 };
@@ -85,6 +86,7 @@ public:
         index first = sees_.keys(), last = -1;
         for (index p = 0; p < panels; ++p) {
             query_panel<Arch>& panel = s_.panels[p];
+            panel.batch = io_.batch;
             panel.place(first_row + p * columns, io_.first_head, io_.heads, io_.rows_per_head, io_.q.extent(1), sees_);
             first = panel.any_first < first ? panel.any_first : first;
             last = panel.any_last > last ? panel.any_last : last;

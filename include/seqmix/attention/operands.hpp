@@ -13,7 +13,8 @@ namespace attention {
 template <class Arch, class T>
 using compute_element = std::conditional_t<std::is_same_v<T, bf16> && simd::backend<Arch>::has_bf16_dot, bf16, float>;
 
-/// The keys of one head and batch item, a tile at a time. Words run along the head size.
+/// The keys of one head and batch item, a tile at a time. Words run along the head size. `copies_pay` says that several
+/// panels will read a tile, so that a copy is worth making where rows crowd one another.
 template <class Arch, class T>
 class key_source {
     using element = compute_element<Arch, T>;
@@ -27,9 +28,7 @@ public:
     key_source(const view<const T, 2>& keys, word* scratch, bool copies_pay) : keys_(keys), copy_(scratch)
     {
         const bool readable = std::is_same_v<T, element> && keys.stride(1) == 1 && keys.extent(1) % product::group == 0;
-        // Rows a multiple of a page apart fall into one set of L1, where eight rows at once and a panel can't stay.
-        const bool crowded = keys.stride(0) * static_cast<index>(sizeof(T)) % 2048 == 0;
-        in_place_ = readable && !(crowded && copies_pay);
+        in_place_ = readable && !(copies_pay && tile::crowded(keys.stride(0) * static_cast<index>(sizeof(T))));
     }
 
     /// Makes ready the keys of a run.
@@ -75,8 +74,7 @@ public:
     value_source(const view<const T, 2>& values, word* scratch, bool copies_pay) : values_(values), copy_(scratch)
     {
         const bool readable = std::is_same_v<T, element> && product::group == 1 && values.stride(1) == 1;
-        const bool crowded = values.stride(0) * static_cast<index>(sizeof(T)) % 2048 == 0;
-        in_place_ = readable && !(crowded && copies_pay);
+        in_place_ = readable && !(copies_pay && tile::crowded(values.stride(0) * static_cast<index>(sizeof(T))));
     }
 
     void fetch(const key_run& run)
@@ -89,8 +87,7 @@ public:
             if constexpr (product::group == 1) {
                 tile::copy_row<Arch>(row, values_.stride(1), size, to);
             } else {
-                const T* next = key + 1 < run.count ? row + values_.stride(0) : nullptr;
-                tile::join_rows<Arch>(row, next, values_.stride(1), size, to);
+                tile::join_rows<Arch>(row, values_.stride(0), run.count - key, values_.stride(1), size, to);
             }
         }
         copied_from_ = run.first;

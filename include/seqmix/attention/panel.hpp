@@ -36,6 +36,7 @@ struct query_panel {
     static constexpr int columns = tile::blocking<Arch>::columns;
     static constexpr int vectors = tile::blocking<Arch>::vectors;
 
+    index batch;         ///< batch item, or number of the packed sequence
     index head[columns]; ///< query head of the lane; negative: the lane is empty
     index row[columns];
     index position[columns];

@@ -13,55 +13,55 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace attention::reference {
 
-/// One row's problem. Every function gets absolute numbers: query position i, key j.
+/// One row's problem, in the contract's symbols: query position i, key j.
 struct row_rule {
     double scale = 1.0;
-    double softcap = 0.0;       ///< 0: none
-    double slope = 0.0;         ///< ALiBi
-    double position = 0.0;      ///< i
-    bool has_sink = false;
-    double sink = 0.0;
+    double softcap = 0.0; ///< 0: none
+    double slope = 0.0;   ///< ALiBi
+    double position = 0.0; ///< i
+    double sink = -std::numeric_limits<double>::infinity(); ///< -inf: none
     bool sigmoid = false;
     double sigmoid_bias = 0.0;
 };
 
-/// out[Dv] and the log-sum-exp of one query q[Dk] over keys [Lk, Dk] and values [Lk, Dv]. visible(j) says whether key j
-/// is seen, bias(j) what is added to its score.
+template <class T>
+double widened(T x)
+{
+    return static_cast<double>(static_cast<float>(x));
+}
+
+/// out[Dv] and the log-sum-exp (NaN for sigmoid, which has none) of one query q[Dk] over keys [Lk, Dk] and values [Lk, Dv].
+/// visible(j) says whether key j is seen, bias(j) what is added to its score; -inf hides it.
 template <class T, class Visible, class Bias>
 double row(const view<const T, 1>& q, const view<const T, 2>& k, const view<const T, 2>& v, const row_rule& rule,
            const Visible& visible, const Bias& bias, std::vector<double>& out)
 {
     constexpr double hidden = -std::numeric_limits<double>::infinity();
-    const index keys = k.extent(0);
-    std::vector<double> score(static_cast<std::size_t>(keys), hidden);
-    std::vector<bool> seen(static_cast<std::size_t>(keys), false);
-    double top = rule.has_sink ? rule.sink : hidden;
-    for (index j = 0; j < keys; ++j) {
-        if (!visible(j)) { continue; }
+    std::vector<double> score(static_cast<std::size_t>(k.extent(0)), hidden);
+    double top = rule.sink; // NaN once any score is
+    for (index j = 0; j < k.extent(0); ++j) {
+        if (!visible(j) || bias(j) == hidden) { continue; }
         double s = 0.0;
-        for (index d = 0; d < q.extent(0); ++d) { s += static_cast<double>(static_cast<float>(q(d))) * static_cast<double>(static_cast<float>(k(j, d))); }
+        for (index d = 0; d < q.extent(0); ++d) { s += widened(q(d)) * widened(k(j, d)); }
         s *= rule.scale;
         if (rule.softcap > 0.0) { s = rule.softcap * std::tanh(s / rule.softcap); }
         s += bias(j) - rule.slope * std::fabs(rule.position - static_cast<double>(j));
-        const auto at = static_cast<std::size_t>(j);
-        score[at] = s;
-        seen[at] = s != hidden;
+        score[static_cast<std::size_t>(j)] = s;
         if (s > top || std::isnan(s)) { top = s; }
     }
-    double sum = rule.has_sink ? std::exp(rule.sink - top) : 0.0;
     out.assign(static_cast<std::size_t>(v.extent(1)), 0.0);
-    bool any = false;
-    for (index j = 0; j < keys; ++j) {
-        const auto at = static_cast<std::size_t>(j);
-        if (!seen[at]) { continue; }
-        any = true;
-        const double weight = rule.sigmoid ? 1.0 / (1.0 + std::exp(-(score[at] + rule.sigmoid_bias))) : std::exp(score[at] - top);
+    double sum = rule.sink == hidden ? 0.0 : std::exp(rule.sink - top);
+    for (index j = 0; j < k.extent(0); ++j) {
+        const double s = score[static_cast<std::size_t>(j)];
+        if (s == hidden) { continue; }
+        const double weight = rule.sigmoid ? 1.0 / (1.0 + std::exp(-(s + rule.sigmoid_bias))) : std::exp(s - top);
         sum += weight;
-        for (index d = 0; d < v.extent(1); ++d) { out[static_cast<std::size_t>(d)] += weight * static_cast<double>(static_cast<float>(v(j, d))); }
+        for (index d = 0; d < v.extent(1); ++d) { out[static_cast<std::size_t>(d)] += weight * widened(v(j, d)); }
     }
     if (rule.sigmoid) { return std::numeric_limits<double>::quiet_NaN(); }
-    for (double& x : out) { x = any ? x / sum : 0.0; }
-    return any || rule.has_sink ? top + std::log(sum) : hidden;
+    if (top == hidden) { return hidden; }
+    for (double& x : out) { x /= sum; }
+    return top + std::log(sum);
 }
 
 } // namespace attention::reference

@@ -64,7 +64,6 @@ struct biased_and_masked {
     static constexpr bool prepares_tile = true;
     broadcast_view<const float, 4> bias;
     broadcast_view<const bool, 4> mask;
-    index batch;
 
     template <class Arch>
     sight prepare(const query_panel<Arch>& panel, const key_run& keys, float* tile) const
@@ -109,7 +108,7 @@ private:
         for (int lane = 0; lane < simd::lanes<Arch>; ++lane) {
             const int at = vector * simd::lanes<Arch> + lane;
             rows[lane] = panel.head[at] < 0 ? nullptr
-                                            : operand.data() + batch * operand.stride(0) +
+                                            : operand.data() + panel.batch * operand.stride(0) +
                                                   panel.head[at] * operand.stride(1) + panel.row[at] * operand.stride(2) +
                                                   key * operand.stride(3);
         }

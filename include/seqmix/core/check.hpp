@@ -3,6 +3,7 @@
 
 #include <seqmix/core/types.hpp>
 
+#include <initializer_list>
 #include <string>
 #if SEQMIX_EXCEPTIONS
 #include <stdexcept>
@@ -29,21 +30,36 @@ SEQMIX_NAMESPACE_BEGIN
 #endif
 }
 
+/// A word or a number of a message.
+class message_piece {
+public:
+    constexpr message_piece(const char* text) : text_(text) {}
+    constexpr message_piece(index number) : number_(number) {}
+    constexpr message_piece(int number) : number_(number) {}
+    constexpr message_piece(double number) : real_(number), is_real_(true) {}
+
+    std::string str() const
+    {
+        return text_ != nullptr ? std::string(text_) : is_real_ ? std::to_string(real_) : std::to_string(number_);
+    }
+
+private:
+    const char* text_ = nullptr;
+    index number_ = 0;
+    double real_ = 0.0;
+    bool is_real_ = false;
+};
+
 /// Checks for one public function: `door` is its name, which begins every message.
 class checker {
 public:
     constexpr explicit checker(const char* door) : door_(door) {}
 
-    /// Refuses with "door: a <x> b <y> c" unless `holds`; the pieces are put together only then.
+    /// Refuses with "door: a <x> b <y> c" unless `holds`; the message is put together only then, and out of the way.
     template <class... Pieces>
     void require(bool holds, const Pieces&... pieces) const
     {
-        if (!holds) [[unlikely]] {
-            std::string message = door_;
-            message += ": ";
-            (append(message, pieces), ...);
-            refuse(message);
-        }
+        if (!holds) [[unlikely]] { fail({message_piece(pieces)...}); }
     }
 
     /// Two extents that must be the same number.
@@ -53,10 +69,13 @@ public:
     }
 
 private:
-    static void append(std::string& message, const char* text) { message += text; }
-    static void append(std::string& message, index number) { message += std::to_string(number); }
-    static void append(std::string& message, int number) { message += std::to_string(number); }
-    static void append(std::string& message, double number) { message += std::to_string(number); }
+    [[noreturn]] SEQMIX_NOINLINE void fail(std::initializer_list<message_piece> pieces) const
+    {
+        std::string message = door_;
+        message += ": ";
+        for (const message_piece& piece : pieces) { message += piece.str(); }
+        refuse(message);
+    }
 
     const char* door_;
 };

@@ -102,9 +102,11 @@ struct f16 {
     {
         const std::uint32_t code = bits & 0x7fffu;
         const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
-        const float magnitude = code >= 0x7c00u ? std::bit_cast<float>(0x7f800000u | (code & 0x3ffu) << 13)
-                                                : detail::widen_magnitude<5, 10>(code);
-        return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
+        if (code >= 0x7c00u) { // a signalling NaN is made quiet, as the hardware's conversions do
+            const std::uint32_t quiet = code > 0x7c00u ? 0x400000u : 0u;
+            return std::bit_cast<float>(sign | 0x7f800000u | quiet | (code & 0x3ffu) << 13);
+        }
+        return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(detail::widen_magnitude<5, 10>(code)));
     }
     static constexpr f16 from_bits(std::uint16_t b)
     {
@@ -190,12 +192,14 @@ struct e8m0 {
     std::uint8_t bits = 127;
 
     e8m0() = default;
-    /// The power of two nearest in ratio, ties in the mantissa to the even exponent; NaN for what is not positive and finite.
+    /// The nearest power of two, ties to the even code; NaN for what is not positive and finite.
     constexpr explicit e8m0(float x)
     {
         const auto u = std::bit_cast<std::uint32_t>(x);
         if (u == 0 || u >= 0x7f800000u) {
             bits = 255;
+        } else if (u < 0x800000u) { // a float subnormal lies nearest to 2^-127 (code 0) up to the middle below 2^-126
+            bits = u > 0x600000u ? 1 : 0;
         } else {
             const std::uint32_t rounded = (u + 0x3fffffu + (u >> 23 & 1u)) >> 23;
             bits = static_cast<std::uint8_t>(rounded > 254u ? 254u : rounded);

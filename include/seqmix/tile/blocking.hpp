@@ -31,11 +31,15 @@ struct blocking {
 inline constexpr index level1_bytes = 32 * 1024;
 inline constexpr index level2_bytes = 512 * 1024;
 
+/// Rows this far apart (in bytes) all fall into one set of L1, where the eight rows of a micro-kernel and a panel can't stay
+/// together, and each lies on a page of its own: better copied than used in place.
+constexpr bool crowded(index row_stride_bytes) { return row_stride_bytes != 0 && row_stride_bytes % 4096 == 0; }
+
 /// Matrix product: depth of a packed block (a micro-panel of the right operand, depth x columns, stays in L1 with the left
 /// one streaming past), rows of a packed left block (rows x depth stays in L2), columns of a packed right block (L3).
 template <class Arch>
 struct gemm_blocking {
-    static constexpr index words_depth = 256;
+    static constexpr index depth_words = 256;
     static constexpr index rows = 192;
     static constexpr index columns = 4080 / blocking<Arch>::columns * blocking<Arch>::columns;
 };

@@ -12,6 +12,10 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace tile {
 
+/// How many elements share a 32-bit word of an operand.
+template <class Element>
+inline constexpr int word_group = static_cast<int>(4 / sizeof(Element));
+
 namespace detail {
 
 /// Up to one register's elements from a strided row, widened; the rest is zero.
@@ -38,22 +42,42 @@ SEQMIX_INLINE void store_strided(simd::f32<Arch> x, T* to, index stride, index c
     for (index i = 0; i < count && i < f32::lanes; ++i) { to[i * stride] = scattered[i]; }
 }
 
-/// The 32-bit words of a row of bf16, two elements each, lower first; an odd last element is joined by zero.
-template <class Arch>
-SEQMIX_INLINE simd::i32<Arch> load_pairs(const bf16* from, index stride, index count)
+/// One register of 32-bit words from a row of narrow elements, each word a group of neighbours, lower first; what is
+/// missing of the last word, and words beyond, are zero.
+template <class Arch, class Element>
+SEQMIX_INLINE simd::i32<Arch> load_words(const Element* from, index stride, index count)
 {
     using i32 = simd::i32<Arch>;
+    constexpr index most = i32::lanes * word_group<Element>;
     std::int32_t words[i32::lanes] = {};
+    const index whole = count < most ? (count > 0 ? count : 0) : most;
     if (stride == 1) {
-        const index whole = count >= 2 * i32::lanes ? 2 * i32::lanes : count;
-        std::memcpy(words, from, static_cast<std::size_t>(whole) * sizeof(bf16));
+        if (whole == most) {
+            std::memcpy(words, from, sizeof words); // of constant size: one load
+        } else {
+            std::memcpy(words, from, static_cast<std::size_t>(whole) * sizeof(Element));
+        }
     } else {
-        bf16 gathered[2 * i32::lanes] = {};
-        for (index i = 0; i < count && i < 2 * i32::lanes; ++i) { gathered[i] = from[i * stride]; }
+        Element gathered[most] = {};
+        for (index i = 0; i < whole; ++i) { gathered[i] = from[i * stride]; }
         std::memcpy(words, gathered, sizeof words);
     }
     return i32::load(words);
 }
+
+/// Elements of a row as lanes that hold one each, zero-extended.
+template <class Arch>
+SEQMIX_INLINE simd::i32<Arch> load_bits(const bf16* from)
+{
+    return simd::i32<Arch>::load(&from->bits);
+}
+template <class Arch>
+SEQMIX_INLINE simd::i32<Arch> load_bits(const std::int8_t* from)
+{
+    return simd::i32<Arch>::load(reinterpret_cast<const std::uint8_t*>(from));
+}
+SEQMIX_INLINE std::uint32_t bits_of(bf16 x) { return x.bits; }
+SEQMIX_INLINE std::uint32_t bits_of(std::int8_t x) { return static_cast<std::uint8_t>(x); }
 
 } // namespace detail
 
@@ -76,21 +100,21 @@ SEQMIX_NOINLINE void load_columns(const T* const (&row)[simd::lanes<Arch>], inde
     }
 }
 
-/// The same in words of two bf16: tile(s, lane) holds elements 2s and 2s + 1 of row[lane].
-template <class Arch>
-SEQMIX_NOINLINE void load_columns(const bf16* const (&row)[simd::lanes<Arch>], index stride, index count, std::int32_t* tile,
-                  index tile_stride)
+/// The same in words: tile(s, lane) holds the s-th group of row[lane]; `count` counts elements.
+template <class Arch, class Element>
+    requires(word_group<Element> > 1)
+SEQMIX_NOINLINE void load_columns(const Element* const (&row)[simd::lanes<Arch>], index stride, index count,
+                                  std::int32_t* tile, index tile_stride)
 {
     using i32 = simd::i32<Arch>;
     using f32 = simd::f32<Arch>;
-    constexpr int lanes = i32::lanes;
-    const index words = (count + 1) / 2;
+    constexpr int lanes = i32::lanes, group = word_group<Element>;
+    const index words = (count + group - 1) / group;
     for (index s = 0; s < words; s += lanes) {
         f32 square[lanes];
         simd::unroll<lanes>([&](auto i) SEQMIX_INLINE_LAMBDA {
-            square[i] = as_float(row[i] == nullptr
-                                     ? i32::zero()
-                                     : detail::load_pairs<Arch>(row[i] + 2 * s * stride, stride, count - 2 * s));
+            square[i] = as_float(row[i] == nullptr ? i32::zero()
+                                                   : detail::load_words<Arch>(row[i] + group * s * stride, stride, count - group * s));
         });
         transpose(square);
         simd::unroll<lanes>([&](auto i) SEQMIX_INLINE_LAMBDA {
@@ -129,33 +153,43 @@ SEQMIX_NOINLINE void copy_row(const T* from, index stride, index count, float* t
     }
 }
 
-/// One row of bf16 as words of two neighbours.
-template <class Arch>
-SEQMIX_NOINLINE void copy_row(const bf16* from, index stride, index count, std::int32_t* to)
+/// One row as words of neighbours; `count` counts elements.
+template <class Arch, class Element>
+    requires(word_group<Element> > 1)
+SEQMIX_NOINLINE void copy_row(const Element* from, index stride, index count, std::int32_t* to)
 {
-    constexpr int lanes = simd::lanes<Arch>;
-    const index words = (count + 1) / 2;
+    constexpr int lanes = simd::lanes<Arch>, group = word_group<Element>;
+    const index words = (count + group - 1) / group;
     for (index s = 0; s < words; s += lanes) {
-        detail::load_pairs<Arch>(from + 2 * s * stride, stride, count - 2 * s).store(to + s, words - s);
+        detail::load_words<Arch>(from + group * s * stride, stride, count - group * s).store(to + s, words - s);
     }
 }
 
-/// Two rows of bf16 joined element by element: to[s] holds row0's in the lower and row1's in the upper half. A null row1
-/// gives zeros.
-template <class Arch>
-SEQMIX_NOINLINE void join_rows(const bf16* row0, const bf16* row1, index stride, index count, std::int32_t* to)
+/// A group of rows joined element by element: word to[s] holds element s of each row, the first row lowest. Rows at or
+/// beyond `live` count as zero.
+template <class Arch, class Element>
+    requires(word_group<Element> > 1)
+SEQMIX_NOINLINE void join_rows(const Element* rows, index row_stride, index live, index stride, index count, std::int32_t* to)
 {
     using i32 = simd::i32<Arch>;
-    constexpr int lanes = i32::lanes;
+    constexpr int lanes = i32::lanes, group = word_group<Element>, bits = 32 / group;
     index s = 0;
-    if (stride == 1 && row1 != nullptr) {
+    if (stride == 1 && live >= group) {
         for (; s + lanes <= count; s += lanes) {
-            (i32::load(&row0[s].bits) | shift_left<16>(i32::load(&row1[s].bits))).store(to + s);
+            i32 word = detail::load_bits<Arch>(rows + s);
+            simd::unroll<group - 1>([&](auto r) SEQMIX_INLINE_LAMBDA {
+                constexpr int row = r + 1;
+                word = word | shift_left<row * bits>(detail::load_bits<Arch>(rows + row * row_stride + s));
+            });
+            word.store(to + s);
         }
     }
     for (; s < count; ++s) {
-        const std::uint32_t upper = row1 == nullptr ? 0u : row1[s * stride].bits;
-        to[s] = static_cast<std::int32_t>(row0[s * stride].bits | upper << 16);
+        std::uint32_t word = 0;
+        for (index row = 0; row < group && row < live; ++row) {
+            word |= detail::bits_of(rows[row * row_stride + s * stride]) << (row * bits);
+        }
+        to[s] = static_cast<std::int32_t>(word);
     }
 }
 

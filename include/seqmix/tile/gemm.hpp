@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/core/workspace.hpp>
+#include <seqmix/tile/pack.hpp>
+
+// C = A B, or C += A B: the loops around the micro-kernel (Goto & van de Geijn 2008; Van Zee & van de Geijn 2015, BLIS).
+
+SEQMIX_NAMESPACE_BEGIN
+namespace tile {
+
+namespace detail {
+
+/// What the left operand's offset adds to every sum of a block, to be taken away again: offset · Σ b over the depth.
+template <class Product>
+void column_sums(const typename Product::word* panel, index words, std::int32_t (&sums)[blocking<typename Product::arch>::columns])
+{
+    using Arch = typename Product::arch;
+    using i32 = simd::i32<Arch>;
+    constexpr int width = blocking<Arch>::columns;
+    const i32 one = i32::broadcast(0x01010101);
+    for (int column = 0; column < width; column += i32::lanes) {
+        i32 sum = i32::zero();
+        for (index word = 0; word < words; ++word) {
+            sum = simd::backend<Arch>::dot4(sum, one, i32::load(panel + word * width + column));
+        }
+        sum.store(sums + column);
+    }
+}
+
+/// One panel of C: rows x the panel's live columns, += or = by `start_from_c`.
+template <class Product, int Used, class Acc>
+SEQMIX_NOINLINE void multiply_panel(const left_operand& a, index rows, const typename Product::word* panel, index words,
+                                    const view<Acc, 2>& c, bool start_from_c)
+{
+    using Arch = typename Product::arch;
+    using accumulator = typename Product::accumulator;
+    constexpr int lanes = accumulator::lanes, width = blocking<Arch>::columns;
+    constexpr int offset = simd::backend<Arch>::left_int8_offset;
+    const index live = c.extent(1);
+    accumulator excess[Used];
+    simd::unroll<Used>([&](auto v) SEQMIX_INLINE_LAMBDA { excess[v] = accumulator::zero(); });
+    if constexpr (Product::group == 4 && offset != 0) {
+        std::int32_t sums[width];
+        column_sums<Product>(panel, words, sums);
+        simd::unroll<Used>([&](auto v) SEQMIX_INLINE_LAMBDA {
+            excess[v] = accumulator::load(sums + v * lanes) * accumulator::broadcast(offset);
+        });
+    }
+    const auto begin = [&](index row, int v) SEQMIX_INLINE_LAMBDA {
+        const accumulator from = start_from_c ? accumulator::load(&c(row, v * lanes), live - v * lanes) : accumulator::zero();
+        return from - excess[v];
+    };
+    const auto end = [&](index row, int v, accumulator sum) SEQMIX_INLINE_LAMBDA {
+        Acc* const to = &c(row, v * lanes);
+        live - v * lanes >= lanes ? sum.store(to) : sum.store(to, live - v * lanes);
+    };
+    mma<Product, Used>(rows, words, a, {panel, width}, begin, end);
+}
+
+} // namespace detail
+
+/// Bytes of scratch that gemm asks for.
+template <class Arch, class Element>
+index gemm_scratch(index rows, index columns, index depth)
+{
+    using product = product<Arch, Element>;
+    using blocks = gemm_blocking<Arch>;
+    constexpr index width = blocking<Arch>::columns;
+    const index words = depth_words<product>(depth) < blocks::depth_words ? depth_words<product>(depth) : blocks::depth_words;
+    const index wide = columns < blocks::columns ? (columns + width - 1) / width * width : blocks::columns;
+    const index tall = rows < blocks::rows ? rows : blocks::rows;
+    arena measure;
+    measure.take<typename product::word>(words * wide);
+    measure.take<typename product::word>(words * tall);
+    return static_cast<index>(measure.used());
+}
+
+/// c [M, N] = a [M, K] · b [K, N] (+ c where `accumulate`). Elements float, bf16 (c float) or int8 (c int32, exact, wrapping).
+/// Any strides of a and b; c has unit stride along N. Zero sizes are legal. One thread; allocates nothing if `scratch` is
+/// large enough already. Error for float: K u Σ|a b|, u = 2^-24; sums run along the depth in order.
+template <class Arch, class Element, class Acc>
+void gemm(const view<const Element, 2>& a, const view<const Element, 2>& b, const view<Acc, 2>& c, workspace& scratch,
+          bool accumulate = false)
+{
+    using product = product<Arch, Element>;
+    using word = typename product::word;
+    using blocks = gemm_blocking<Arch>;
+    constexpr int width = blocking<Arch>::columns, lanes = simd::lanes<Arch>;
+    static_assert(std::is_same_v<Acc, std::conditional_t<product::group == 4, std::int32_t, float>>);
+    const index rows = a.extent(0), depth = a.extent(1), columns = b.extent(1);
+    const checker check("tile::gemm");
+    check.equal(b.extent(0), depth, "b's depth", "a's");
+    check.equal(c.extent(0), rows, "c's rows", "a's");
+    check.equal(c.extent(1), columns, "c's columns", "b's");
+    check.require(columns < 2 || c.stride(1) == 1, "c's columns have stride ", c.stride(1), ", but must have ", 1);
+    if (rows == 0 || columns == 0) { return; }
+    if (depth == 0) {
+        for (index row = 0; !accumulate && row < rows; ++row) {
+            for (index column = 0; column < columns; ++column) { c(row, column) = Acc{}; }
+        }
+        return;
+    }
+
+    arena carve(scratch.reserve(static_cast<std::size_t>(gemm_scratch<Arch, Element>(rows, columns, depth))));
+    const index block_words = depth_words<product>(depth) < blocks::depth_words ? depth_words<product>(depth) : blocks::depth_words;
+    const index wide = columns < blocks::columns ? (columns + width - 1) / width * width : blocks::columns;
+    word* const right = carve.take<word>(block_words * wide);
+    word* const left = carve.take<word>(block_words * (rows < blocks::rows ? rows : blocks::rows));
+
+    for (index column = 0; column < columns; column += blocks::columns) {
+        const index n = columns - column < blocks::columns ? columns - column : blocks::columns;
+        for (index from = 0; from < depth; from += blocks::depth_words * product::group) {
+            const index k = depth - from < blocks::depth_words * product::group ? depth - from : blocks::depth_words * product::group;
+            const index words = depth_words<product>(k);
+            pack_right<product>(b.slice(0, from, from + k).slice(1, column, column + n), right);
+            for (index row = 0; row < rows; row += blocks::rows) {
+                const index m = rows - row < blocks::rows ? rows - row : blocks::rows;
+                const auto block = a.slice(0, row, row + m).slice(1, from, from + k);
+                left_operand operand = left_operand::of(block.data(), block.stride(0), block.stride(1) * product::group);
+                if (!serves_in_place<product>(block)) {
+                    pack_left<product>(block, left);
+                    operand = left_operand::of(left, words, 1);
+                }
+                for (index panel = 0; panel < n; panel += width) {
+                    const index live = n - panel < width ? n - panel : width;
+                    const auto part = c.slice(0, row, row + m).slice(1, column + panel, column + panel + live);
+                    const word* const packed = right + panel * words;
+                    const bool more = accumulate || from > 0;
+                    if (live > 2 * lanes) {
+                        detail::multiply_panel<product, 3>(operand, m, packed, words, part, more);
+                    } else if (live > lanes) {
+                        detail::multiply_panel<product, 2>(operand, m, packed, words, part, more);
+                    } else {
+                        detail::multiply_panel<product, 1>(operand, m, packed, words, part, more);
+                    }
+                }
+            }
+        }
+    }
+}
+
+} // namespace tile
+SEQMIX_NAMESPACE_END
