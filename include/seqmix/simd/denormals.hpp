@@ -18,9 +18,9 @@ SEQMIX_NAMESPACE_BEGIN
 /// former setting back. States that decay reach subnormals, on which many processors are tens of times slower.
 ///
 /// Nothing in seqmix makes one: results change where subnormals would appear, and that is the program's choice. The
-/// setting belongs to the thread, so with an executor every worker needs its own, made inside the job. It holds for calls
-/// made while it lives; a compiler may move the arithmetic of the function that declares it across its borders. A state
-/// of the processor, not of the language: nothing happens where there is no such switch (`available`).
+/// setting belongs to the thread, so with an executor every worker needs its own, made inside the job. It holds for
+/// calls made while it lives; a compiler may move the arithmetic of the function that declares it across its borders. A
+/// state of the processor, not of the language: nothing happens where there is no such switch (`available`).
 class scoped_flush_denormals {
 public:
 #if defined(SEQMIX_FLUSHES_BY_MXCSR) || defined(SEQMIX_FLUSHES_BY_FPCR)

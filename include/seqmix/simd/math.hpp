@@ -5,10 +5,10 @@
 
 #include <limits>
 
-// Elementary functions over the verbs, one source for every backend. Bounds are the worst errors that tests/math_test.cpp
-// finds over all floats on any backend, in units of the last place of the exact result (subnormal results included),
-// rounded up; it holds them. NaN gives NaN. Polynomials are minimax fits (Remez, the coefficients rounded to float one by
-// one and the rest refitted); the interval and the fit's own error stand beside each.
+// Elementary functions over the verbs, one source for every backend. Bounds are the worst errors that
+// tests/math_test.cpp finds over all floats on any backend, in units of the last place of the exact result (subnormal
+// results included), rounded up; it holds them. NaN gives NaN. Polynomials are minimax fits (Remez, the coefficients
+// rounded to float one by one and the rest refitted); the interval and the fit's own error stand beside each.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace simd {
@@ -17,7 +17,10 @@ namespace detail {
 /// Whether scale_by_power is one instruction, which a backend says by f32::has_scale; elsewhere powers are built from
 /// integers, and where the argument's range is known that is cheaper than the verb.
 template <class V>
-inline constexpr bool has_scale = requires { requires V::has_scale; };
+inline constexpr bool has_scale = requires
+{
+    requires V::has_scale;
+};
 
 template <float_lanes V>
 using integers_of = decltype(to_int(V::zero()));
@@ -48,8 +51,8 @@ SEQMIX_INLINE auto power_of_two(I n)
     return as_float(shift_left<23>(n + I::broadcast(127)));
 }
 
-/// a 2^n, rounded once, for n in [-252, 252] if a 2^(n/2) is a normal number: two exact powers, since 2^n alone may be no
-/// float.
+/// a 2^n, rounded once, for n in [-252, 252] if a 2^(n/2) is a normal number: two exact powers, since 2^n alone may be
+/// no float.
 template <float_lanes V>
 SEQMIX_INLINE V scale(V a, whole<V> n)
 {
@@ -113,7 +116,8 @@ SEQMIX_INLINE V exp_reduced(V r)
     return fma(r, expm1_quotient(r), V::broadcast(1.0f));
 }
 
-/// x, cut off where e^x and even |x| e^x round to zero: -infinity can't be reduced. max returns a NaN that stands second.
+/// x, cut off where e^x and even |x| e^x round to zero: -infinity can't be reduced. max returns a NaN that stands
+/// second.
 template <float_lanes V>
 SEQMIX_INLINE V above_floor(V x)
 {
@@ -155,8 +159,8 @@ SEQMIX_INLINE V exp2(V x)
     return detail::scale(detail::exp2_reduced(c - n.value), n);
 }
 
-/// 2^x for x <= 0 with fewer instructions: 9 where scale_by_power is one, with all that exp2 promises; else 12, and then
-/// for x < -126.5 the result is 0 instead of a subnormal. Positive x gives anything.
+/// 2^x for x <= 0 with fewer instructions: 9 where scale_by_power is one, with all that exp2 promises; else 12, and
+/// then for x < -126.5 the result is 0 instead of a subnormal. Positive x gives anything.
 template <float_lanes V>
 SEQMIX_INLINE V exp2_nonpositive(V x)
 {
@@ -224,9 +228,9 @@ SEQMIX_INLINE V softplus(V x)
 {
     const V e = detail::exp_negative_magnitude(x);
     // log(1 + e) / e on [0, 1]: 2^-27.5 relative.
-    const V quotient = detail::polynomial(
-        e, {1.0f, -0x1.ffffd2p-2f, 0x1.554dd0p-2f, -0x1.ff23e6p-3f, 0x1.934b54p-3f, -0x1.3a435ep-3f, 0x1.b4ae08p-4f,
-            -0x1.d6b08cp-5f, 0x1.4917cep-6f, -0x1.af49cep-9f});
+    const V quotient =
+        detail::polynomial(e, {1.0f, -0x1.ffffd2p-2f, 0x1.554dd0p-2f, -0x1.ff23e6p-3f, 0x1.934b54p-3f, -0x1.3a435ep-3f,
+                               0x1.b4ae08p-4f, -0x1.d6b08cp-5f, 0x1.4917cep-6f, -0x1.af49cep-9f});
     return fma(e, quotient, max(V::zero(), x));
 }
 

@@ -9,8 +9,8 @@
 
 #include <cstring>
 
-// AArch64, ARMv8.0; and, by inheritance, with the dot products of DOTPROD and BF16. There are no masked loads and stores:
-// partial ones go through a small buffer, as they are edges.
+// AArch64, ARMv8.0; and, by inheritance, with the dot products of DOTPROD and BF16. There are no masked loads and
+// stores: partial ones go through a small buffer, as they are edges.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace simd::neon_lanes {
@@ -38,8 +38,14 @@ SEQMIX_INLINE uint8x8_t four_bytes(const void* p)
     std::memcpy(&bits, p, sizeof bits);
     return vreinterpret_u8_u32(vdup_n_u32(bits));
 }
-SEQMIX_INLINE uint16x4_t four_halves(const void* p) { return vreinterpret_u16_u8(vld1_u8(static_cast<const std::uint8_t*>(p))); }
-SEQMIX_INLINE void store_halves(void* p, uint16x4_t x) { vst1_u8(static_cast<std::uint8_t*>(p), vreinterpret_u8_u16(x)); }
+SEQMIX_INLINE uint16x4_t four_halves(const void* p)
+{
+    return vreinterpret_u16_u8(vld1_u8(static_cast<const std::uint8_t*>(p)));
+}
+SEQMIX_INLINE void store_halves(void* p, uint16x4_t x)
+{
+    vst1_u8(static_cast<std::uint8_t*>(p), vreinterpret_u8_u16(x));
+}
 
 struct mask {
     uint32x4_t v; // all ones or all zeros in each lane
@@ -114,10 +120,7 @@ struct f32 {
     static SEQMIX_INLINE f32 zero() { return {vdupq_n_f32(0.0f)}; }
     static SEQMIX_INLINE f32 broadcast(float x) { return {vdupq_n_f32(x)}; }
     static SEQMIX_INLINE f32 load(const float* p) { return {vld1q_f32(p)}; }
-    static SEQMIX_INLINE f32 load(const bf16* p)
-    {
-        return {vreinterpretq_f32_u32(vshll_n_u16(four_halves(p), 16))};
-    }
+    static SEQMIX_INLINE f32 load(const bf16* p) { return {vreinterpretq_f32_u32(vshll_n_u16(four_halves(p), 16))}; }
     static SEQMIX_INLINE f32 load(const f16* p) { return {vcvt_f32_f16(vreinterpret_f16_u16(four_halves(p)))}; }
     template <class T>
     static SEQMIX_INLINE f32 load(const T* p, index n)
@@ -149,8 +152,8 @@ struct f32 {
     friend SEQMIX_INLINE f32 abs(f32 a) { return {vabsq_f32(a.v)}; }
     friend SEQMIX_INLINE f32 sqrt(f32 a) { return {vsqrtq_f32(a.v)}; }
     friend SEQMIX_INLINE f32 round(f32 a) { return {vrndnq_f32(a.v)}; }
-    /// In two exact powers of nearly half of n, the second multiplication rounding once: 2^n alone may be no float where
-    /// a 2^n is one. Beyond ±252 the result is infinite or zero anyway.
+    /// In two exact powers of nearly half of n, the second multiplication rounding once: 2^n alone may be no float
+    /// where a 2^n is one. Beyond ±252 the result is infinite or zero anyway.
     friend SEQMIX_INLINE f32 scale_by_power(f32 a, f32 n)
     {
         const int32x4_t whole = vmaxq_s32(vminq_s32(vcvtnq_s32_f32(n.v), vdupq_n_s32(252)), vdupq_n_s32(-252));
@@ -213,7 +216,8 @@ struct backend<arch::neon> {
         return fma(as_float(a & upper), as_float(b & upper), acc);
     }
 
-    /// Products of two int8 have at most 15 bits, (-128)² included; they are summed in pairs in 32 bits, so nothing wraps.
+    /// Products of two int8 have at most 15 bits, (-128)² included; they are summed in pairs in 32 bits, so nothing
+    /// wraps.
     static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
     {
         const int8x16_t a8 = vreinterpretq_s8_s32(a.v), b8 = vreinterpretq_s8_s32(b.v);
@@ -235,8 +239,8 @@ struct backend<arch::neon_i8mm> : backend<arch::neon> {
 
     /// BFDOT, whatever FPCR says: the products (exact), their sum and the addition to acc are each rounded to odd (an
     /// inexact result gets its last bit set, an error below one unit of the last place, unlike half a unit to nearest),
-    /// and subnormals going in or coming out are zero. Where FEAT_EBF16 is there and a program sets FPCR.EBF, the sum is
-    /// fused instead and follows FPCR.
+    /// and subnormals going in or coming out are zero. Where FEAT_EBF16 is there and a program sets FPCR.EBF, the sum
+    /// is fused instead and follows FPCR.
     static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
     {
         return {vbfdotq_f32(acc.v, vreinterpretq_bf16_s32(a.v), vreinterpretq_bf16_s32(b.v))};

@@ -79,15 +79,19 @@ index gemm_scratch(index rows, index columns, index depth)
 /// c [M, N] = a [M, K] · b [K, N] (+ c where `accumulate`). Elements float, bf16 (c float) or int8 (c int32, exact, wrapping).
 /// Any strides of a and b; c has unit stride along N. Zero sizes are legal. One thread; allocates nothing if `scratch` is
 /// large enough already. Error for float: K u Σ|a b|, u = 2^-24; sums run along the depth in order.
-template <class Arch, class Element, class Acc>
-void gemm(const view<const Element, 2>& a, const view<const Element, 2>& b, const view<Acc, 2>& c, workspace& scratch,
+template <class Arch = arch::native, class A, class B, class Acc>
+void gemm(const view<A, 2>& a_view, const view<B, 2>& b_view, const view<Acc, 2>& c, workspace& scratch,
           bool accumulate = false)
 {
+    using Element = std::remove_const_t<A>;
+    static_assert(std::is_same_v<Element, std::remove_const_t<B>>, "seqmix: a and b have one type");
     using product = product<Arch, Element>;
+    const view<const Element, 2> a = a_view, b = b_view;
     using word = typename product::word;
     using blocks = gemm_blocking<Arch>;
     constexpr int width = blocking<Arch>::columns, lanes = simd::lanes<Arch>;
-    static_assert(std::is_same_v<Acc, std::conditional_t<product::group == 4, std::int32_t, float>>);
+    static_assert(std::is_same_v<Acc, std::conditional_t<product::group == 4, std::int32_t, float>>,
+                  "seqmix: products of float and bf16 are float, those of int8 are int32");
     const index rows = a.extent(0), depth = a.extent(1), columns = b.extent(1);
     const checker check("tile::gemm");
     check.equal(b.extent(0), depth, "b's depth", "a's");

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/tile/tile.hpp>
+
+#include <limits>
+
+// One number a row. The order of sums is fixed by the number of columns alone.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace tile {
+
+namespace detail {
+
+template <class Arch, class Combine>
+SEQMIX_INLINE simd::f32<Arch> combine_row(const float* row, index columns, float neutral, const Combine& combine)
+{
+    using f32 = simd::f32<Arch>;
+    f32 all = f32::broadcast(neutral);
+    index c = 0;
+    for (; c + f32::lanes <= columns; c += f32::lanes) { all = combine(all, f32::load(row + c)); }
+    if (c < columns) {
+        float rest[f32::lanes];
+        for (float& x : rest) { x = neutral; }
+        for (index i = 0; c + i < columns; ++i) { rest[i] = row[c + i]; }
+        all = combine(all, f32::load(rest));
+    }
+    return all;
+}
+
+} // namespace detail
+
+/// sums[r] = Σ_c in(r, c). Error: (columns / lanes + log2 lanes) u Σ|in|.
+template <class Arch>
+void row_sums(const matrix<Arch>& in, float* sums)
+{
+    for (index r = 0; r < in.rows; ++r) {
+        sums[r] = reduce_add(detail::combine_row<Arch>(in.row(r), in.columns, 0.0f, [](auto a, auto b) { return a + b; }));
+    }
+}
+
+/// maxima[r] = max_c in(r, c), -inf for no columns. A row with NaN gives some number or NaN: sort NaN out before.
+template <class Arch>
+void row_maxima(const matrix<Arch>& in, float* maxima)
+{
+    for (index r = 0; r < in.rows; ++r) {
+        maxima[r] = reduce_max(detail::combine_row<Arch>(in.row(r), in.columns, -std::numeric_limits<float>::infinity(),
+                                                         [](auto a, auto b) { return max(a, b); }));
+    }
+}
+
+} // namespace tile
+SEQMIX_NAMESPACE_END
