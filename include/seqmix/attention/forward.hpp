@@ -119,6 +119,11 @@ void check_operands(const checker& check, const view<const T, Rank>& q, const vi
     check.require(!(sigmoid && opt.sinks), "sinks are given, but sigmoid weighting has no denominator for them");
     check.require(!(sigmoid && opt.lse), "lse is given, but sigmoid weighting has no log-sum-exp");
     check.require(opt.causal != causal::offset || opt.query_offset, "causal is offset, but query_offset is not given");
+    for (index b = 0; opt.query_offset && b < opt.query_offset.extent(0); ++b) {
+        const index offset = opt.query_offset(b);
+        check.require(offset > -visibility::unlimited && offset < visibility::unlimited, "query_offset holds ", offset,
+                      ", but must lie within ±", visibility::unlimited);
+    }
     check.require(!opt.query_offset || opt.causal == causal::none || opt.causal == causal::offset,
                   "query_offset is given, but causal already places the queries: use causal::offset");
 }

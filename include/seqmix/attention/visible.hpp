@@ -23,8 +23,8 @@ public:
     {
         if (opt.causal == causal::bottom_right) { offset_ = keys - queries; }
         if (offset) { offset_ = *offset; }
-        if (opt.window.left >= 0) { left_ = opt.window.left; }
-        if (opt.window.right >= 0) { right_ = opt.window.right; }
+        if (opt.window.left >= 0 && opt.window.left < unlimited) { left_ = opt.window.left; }
+        if (opt.window.right >= 0 && opt.window.right < unlimited) { right_ = opt.window.right; }
         if (opt.causal != causal::none) { right_ = 0; }
     }
 
@@ -39,9 +39,10 @@ public:
 
     index keys() const { return keys_; }
 
-private:
+    /// Beyond any length, and small enough that positions plus or minus it do not overflow.
     static constexpr index unlimited = index{1} << 60;
 
+private:
     index keys_;
     index offset_ = 0;
     index left_ = unlimited;

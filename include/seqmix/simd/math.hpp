@@ -7,8 +7,9 @@
 
 // Elementary functions over the verbs, one source for every backend. Bounds are the worst errors that
 // tests/math_test.cpp finds over all floats on any backend, in units of the last place of the exact result (subnormal
-// results included), rounded up; it holds them. NaN gives NaN. Polynomials are minimax fits (Remez, the coefficients
-// rounded to float one by one and the rest refitted); the interval and the fit's own error stand beside each.
+// results included), rounded up; it holds them, and that every backend gives the same bits (exp2_nonpositive below
+// 2^-126 aside). NaN gives NaN. Polynomials are minimax fits (Remez, the coefficients rounded to float one by one and
+// the rest refitted); the interval and the fit's own error stand beside each.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace simd {
