@@ -1,0 +1,103 @@
+# The instruction sets that seqmix's own tests, benchmarks and examples are built for, and how. Users of the library
+# choose their flags themselves: nothing from here reaches the seqmix target.
+include(CheckCXXCompilerFlag)
+include(CheckCXXSourceCompiles)
+
+set(SEQMIX_FLAGS_scalar "")
+set(SEQMIX_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(SEQMIX_FLAGS_avx512 ${SEQMIX_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+set(SEQMIX_FLAGS_avx512_bf16 ${SEQMIX_FLAGS_avx512} -mavx512vnni -mavx512bf16)
+set(SEQMIX_FLAGS_neon "")
+set(SEQMIX_FLAGS_neon_i8mm -march=armv8.2-a+dotprod+bf16+i8mm)
+
+# Asked of the compiler, not of CMAKE_SYSTEM_PROCESSOR, which names the machine and not what is compiled for.
+check_cxx_source_compiles("
+    #if !defined(__x86_64__) && !defined(_M_X64)
+    #error
+    #endif
+    int main() {}" SEQMIX_TARGET_IS_X86_64)
+check_cxx_source_compiles("
+    #if !defined(__aarch64__) && !defined(_M_ARM64)
+    #error
+    #endif
+    int main() {}" SEQMIX_TARGET_IS_AARCH64)
+# Every set may run what stands before it. Object files are linked in this order, see seqmix_add_program.
+set(seqmix_known_archs scalar)
+if(SEQMIX_TARGET_IS_X86_64)
+    list(APPEND seqmix_known_archs avx2 avx512 avx512_bf16)
+elseif(SEQMIX_TARGET_IS_AARCH64)
+    list(APPEND seqmix_known_archs neon neon_i8mm)
+endif()
+set(SEQMIX_ARCHS ${seqmix_known_archs} CACHE STRING "Instruction sets to build seqmix's own programs for")
+
+set(seqmix_archs "")
+foreach(arch IN LISTS seqmix_known_archs)
+    if(arch IN_LIST SEQMIX_ARCHS)
+        string(REPLACE ";" " " flags "${SEQMIX_FLAGS_${arch}}")
+        check_cxx_compiler_flag("${flags}" SEQMIX_COMPILER_HAS_${arch})
+        if(SEQMIX_COMPILER_HAS_${arch})
+            list(APPEND seqmix_archs ${arch})
+        else()
+            message(WARNING "seqmix: this compiler does not know ${flags}: ${arch} is left out")
+        endif()
+    endif()
+endforeach()
+foreach(arch IN LISTS SEQMIX_ARCHS)
+    if(NOT arch IN_LIST seqmix_known_archs)
+        message(FATAL_ERROR "seqmix: SEQMIX_ARCHS has '${arch}'; here it may hold: ${seqmix_known_archs}")
+    endif()
+endforeach()
+message(STATUS "seqmix: instruction sets: ${seqmix_archs}")
+
+# For programs that call one compiled set after another: #define SEQMIX_ARCH(name) ..., then #include <seqmix_archs.inc>.
+list(TRANSFORM seqmix_archs REPLACE "(.+)" "SEQMIX_ARCH(\\1)" OUTPUT_VARIABLE seqmix_archs_lines)
+list(JOIN seqmix_archs_lines "\n" seqmix_archs_lines)
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/seqmix_archs.inc CONTENT "${seqmix_archs_lines}\n")
+
+# What every program of the project is compiled with.
+add_library(seqmix_own INTERFACE)
+target_link_libraries(seqmix_own INTERFACE seqmix)
+if(TARGET seqmix_xsimd)
+    target_link_libraries(seqmix_own INTERFACE seqmix_xsimd)
+endif()
+target_compile_options(seqmix_own INTERFACE -Wall -Wextra -Wshadow -Wconversion)
+if(SEQMIX_WERROR)
+    target_compile_options(seqmix_own INTERFACE -Werror)
+endif()
+if(SEQMIX_SANITIZE)
+    target_compile_options(seqmix_own INTERFACE
+        -fsanitize=${SEQMIX_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(seqmix_own INTERFACE -fsanitize=${SEQMIX_SANITIZE})
+endif()
+
+# Whether this machine runs an instruction set. Compiled without any -m flag: it is called before one knows.
+add_library(seqmix_can_run STATIC ${PROJECT_SOURCE_DIR}/examples/dispatch/can_run.cpp)
+target_include_directories(seqmix_can_run PUBLIC
+    ${PROJECT_SOURCE_DIR}/examples/dispatch ${PROJECT_BINARY_DIR}/generated)
+target_link_libraries(seqmix_can_run PRIVATE seqmix_own)
+
+# seqmix_add_program(<name> MAIN <files...> ARCH_MACRO <macro> ARCH_SOURCES <files...>
+#     [LIBRARIES <targets...>] [OPTIONS <flags...>])
+# One program of MAIN, compiled without -m flags, and of ARCH_SOURCES, compiled once per instruction set with its flags
+# and -D<macro>=<set>.
+# Weak symbols from elsewhere (std:: above all) may be defined by several of them, and the linker keeps the first that it
+# meets: MAIN comes first, then the sets in ascending order, so that no set gets code that it can't run. MAIN is a library
+# too because CMake puts the objects of libraries before a program's own.
+function(seqmix_add_program name)
+    cmake_parse_arguments(PARSE_ARGV 1 arg "" "ARCH_MACRO" "MAIN;ARCH_SOURCES;LIBRARIES;OPTIONS")
+    set(libraries seqmix_own seqmix_can_run ${arg_LIBRARIES})
+
+    add_library(${name}_main OBJECT ${arg_MAIN})
+    target_link_libraries(${name}_main PRIVATE ${libraries})
+    add_executable(${name} $<TARGET_OBJECTS:${name}_main>)
+    set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX)
+    target_link_libraries(${name} PRIVATE ${libraries})
+
+    foreach(arch IN LISTS seqmix_archs)
+        add_library(${name}_${arch} OBJECT ${arg_ARCH_SOURCES})
+        target_compile_definitions(${name}_${arch} PRIVATE ${arg_ARCH_MACRO}=${arch})
+        target_compile_options(${name}_${arch} PRIVATE ${SEQMIX_FLAGS_${arch}} ${arg_OPTIONS})
+        target_link_libraries(${name}_${arch} PRIVATE ${libraries})
+        target_sources(${name} PRIVATE $<TARGET_OBJECTS:${name}_${arch}>)
+    endforeach()
+endfunction()
