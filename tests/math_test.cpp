@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+
+// The functions of simd/math.hpp, swept over the bit patterns of float against the double precision of the C library.
+// Every 1021st pattern is tried (a prime, so that all low bits take part), or, where SEQMIX_EXHAUSTIVE is set in the
+// environment, every one; the bounds hold for all of them.
+
+#include "support/catch.hpp"
+#include "support/compare.hpp"
+#include "support/lanes.hpp"
+
+#include <seqmix/simd/math.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+namespace simd = seqmix::simd;
+
+namespace {
+
+struct range {
+    float low = -infinity, high = infinity;
+};
+
+/// A NaN must stay one and nothing else become one: both count as an infinite error.
+template <class Function, class Reference>
+void sweep(const char* name, double bound, Function function, Reference reference, range in = {})
+{
+    const std::uint64_t step = std::getenv("SEQMIX_EXHAUSTIVE") != nullptr ? 1 : 1021;
+    worst_error worst;
+    float x[L], y[L];
+    int filled = 0;
+    const auto flush = [&] {
+        function(F::load(x, filled)).store(y, filled);
+        for (int i = 0; i < filled; ++i) {
+            const double want = reference(static_cast<double>(x[i]));
+            worst.see(ulp_error(y[i], want), bits_of(x[i]), static_cast<double>(y[i]), want);
+        }
+        filled = 0;
+    };
+    for (std::uint64_t bits = 0; bits < 1ull << 32; bits += step) {
+        const float v = float_of(static_cast<std::uint32_t>(bits));
+        if (v < in.low || v > in.high) { continue; }
+        x[filled++] = v;
+        if (filled == L) { flush(); }
+    }
+    flush();
+    const float at = float_of(static_cast<std::uint32_t>(worst.at));
+    std::printf("%-16s worst error %.4f ulp (bound %.2f) at %a = %.9g on %s\n", name, worst.error, bound,
+                static_cast<double>(at), static_cast<double>(at), test_arch::name);
+    INFO(name << ": " << worst << ", where the argument is " << at);
+    CHECK(worst.error <= bound);
+}
+
+double sigmoid_of(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+double silu_of(double x) { return x == -HUGE_VAL ? -0.0 : x * sigmoid_of(x); }
+double softplus_of(double x) { return x > 0.0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }
+
+/// function(x), which must come out the same in every lane.
+template <class Function>
+float at(Function function, float x)
+{
+    const floats y = lanewise(function, floats(std::size_t{L}, x));
+    for (const float v : y) { CHECK((bits_of(v) == bits_of(y[0]) || (v != v && y[0] != y[0]))); }
+    return y[0];
+}
+
+} // namespace
+
+TEST_CASE("elementary functions keep their bounds over the floats", "[math]")
+{
+    sweep(
+        "exp2", 1.79, [](F x) { return simd::exp2(x); }, [](double x) { return std::exp2(x); });
+    sweep(
+        "exp2_nonpositive", 1.79, [](F x) { return simd::exp2_nonpositive(x); }, [](double x) { return std::exp2(x); },
+        {-126.0f, 0.0f});
+    sweep(
+        "exp", 0.92, [](F x) { return simd::exp(x); }, [](double x) { return std::exp(x); });
+    sweep(
+        "log", 0.93, [](F x) { return simd::log(x); }, [](double x) { return std::log(x); });
+    sweep(
+        "sigmoid", 2.41, [](F x) { return simd::sigmoid(x); }, sigmoid_of);
+    sweep(
+        "silu", 3.35, [](F x) { return simd::silu(x); }, silu_of);
+    sweep(
+        "softplus", 2.09, [](F x) { return simd::softplus(x); }, softplus_of);
+    sweep(
+        "tanh", 3.33, [](F x) { return simd::tanh(x); }, [](double x) { return std::tanh(x); });
+}
+
+TEST_CASE("exp2 is exact for integers and at its ends", "[math]")
+{
+    const auto f = [](F x) { return simd::exp2(x); };
+    for (int n = -149; n <= 127; ++n) { CHECK(at(f, static_cast<float>(n)) == std::ldexp(1.0f, n)); }
+    CHECK(bits_of(at(f, -infinity)) == 0u);
+    CHECK(at(f, -150.0f) == 0.0f); // a tie, to even
+    CHECK(at(f, -149.99f) == 0x1p-149f);
+    CHECK(at(f, -1000.0f) == 0.0f);
+    CHECK(at(f, -3.4e38f) == 0.0f);
+    CHECK(at(f, 128.0f) == infinity);
+    CHECK(at(f, 0x1.fffffep6f) < infinity);
+    CHECK(at(f, 3.4e38f) == infinity);
+    CHECK(at(f, infinity) == infinity);
+    CHECK(at(f, 0.0f) == 1.0f);
+    CHECK(at(f, -0.0f) == 1.0f);
+    CHECK(std::isnan(at(f, nan_value)));
+    CHECK(std::isnan(at(f, -nan_value)));
+}
+
+TEST_CASE("exp2_nonpositive gives 0 for minus infinity, keeps NaN, and is exp2 above 2^-126", "[math]")
+{
+    const auto f = [](F x) { return simd::exp2_nonpositive(x); };
+    CHECK(bits_of(at(f, -infinity)) == 0u);
+    CHECK(bits_of(at(f, -3.4e38f)) == 0u);
+    CHECK(bits_of(at(f, -151.0f)) == 0u);
+    CHECK(at(f, 0.0f) == 1.0f);
+    CHECK(at(f, -0.0f) == 1.0f);
+    CHECK(std::isnan(at(f, nan_value)));
+    for (int n = -126; n <= 0; ++n) { CHECK(at(f, static_cast<float>(n)) == std::ldexp(1.0f, n)); }
+    for (float x = -126.0f; x > -153.0f; x -= 0.01f) { // the subnormal, or 0 where that is cheaper
+        const float y = at(f, x);
+        INFO(x);
+        CHECK((ulp_error(y, std::exp2(static_cast<double>(x))) <= 1.80 || (x < -126.5f && y == 0.0f)));
+    }
+}
+
+TEST_CASE("exp, log and softplus at their ends", "[math]")
+{
+    const auto e = [](F x) { return simd::exp(x); };
+    CHECK(bits_of(at(e, -infinity)) == 0u);
+    CHECK(bits_of(at(e, -104.0f)) == 0u);
+    CHECK(at(e, -103.9f) == 0x1p-149f);
+    CHECK(at(e, 0.0f) == 1.0f);
+    CHECK(at(e, 0x1.62e42ep6f) < infinity); // the last float below ln(largest float)
+    CHECK(at(e, 0x1.62e430p6f) == infinity);
+    CHECK(at(e, infinity) == infinity);
+    CHECK(std::isnan(at(e, nan_value)));
+
+    const auto l = [](F x) { return simd::log(x); };
+    CHECK(bits_of(at(l, 1.0f)) == 0u);
+    CHECK(at(l, 0.0f) == -infinity);
+    CHECK(at(l, -0.0f) == -infinity);
+    CHECK(at(l, infinity) == infinity);
+    CHECK(std::isnan(at(l, -infinity)));
+    CHECK(std::isnan(at(l, -1.0f)));
+    CHECK(std::isnan(at(l, -0x1p-149f)));
+    CHECK(std::isnan(at(l, nan_value)));
+
+    const auto s = [](F x) { return simd::softplus(x); };
+    CHECK(bits_of(at(s, -infinity)) == 0u);
+    CHECK(at(s, -103.0f) == at(e, -103.0f));
+    CHECK(at(s, 1e30f) == 1e30f);
+    CHECK(at(s, infinity) == infinity);
+    CHECK(std::isnan(at(s, nan_value)));
+}
+
+TEST_CASE("sigmoid, silu and tanh saturate", "[math]")
+{
+    const auto s = [](F x) { return simd::sigmoid(x); };
+    CHECK(at(s, 0.0f) == 0.5f);
+    CHECK(bits_of(at(s, -infinity)) == 0u);
+    CHECK(at(s, 20.0f) == 1.0f);
+    CHECK(at(s, infinity) == 1.0f);
+    CHECK(std::isnan(at(s, nan_value)));
+
+    const auto u = [](F x) { return simd::silu(x); };
+    CHECK(at(u, 0.0f) == 0.0f);
+    CHECK(at(u, -infinity) == 0.0f);
+    CHECK(at(u, -3.4e38f) == 0.0f);
+    CHECK(at(u, 3.4e38f) == 3.4e38f);
+    CHECK(at(u, infinity) == infinity);
+    CHECK(std::isnan(at(u, nan_value)));
+
+    const auto t = [](F x) { return simd::tanh(x); };
+    CHECK(bits_of(at(t, 0.0f)) == 0u);
+    CHECK(bits_of(at(t, -0.0f)) == 0x80000000u);
+    CHECK(at(t, 0x1p-149f) == 0x1p-149f);
+    CHECK(at(t, 9.02f) == 1.0f);
+    CHECK(at(t, -9.02f) == -1.0f);
+    CHECK(at(t, infinity) == 1.0f);
+    CHECK(at(t, -infinity) == -1.0f);
+    CHECK(std::isnan(at(t, nan_value)));
+}
+
+TEST_CASE("every instruction set gives the same bits", "[math]")
+{
+    floats x;
+    for (std::uint32_t i = 0; i < 1u << 16; ++i) { x.push_back(float_of(i * 65521u)); }
+    std::uint32_t sum = 0;
+    const auto add = [&](auto function) {
+        for (const float y : lanewise(function, x)) { sum = (sum ^ (y == y ? bits_of(y) : 0u)) * 16777619u; }
+    };
+    add([](F v) { return simd::exp2(v); });
+    add([](F v) { return simd::exp(v); });
+    add([](F v) { return simd::log(v); });
+    add([](F v) { return simd::sigmoid(v); });
+    add([](F v) { return simd::silu(v); });
+    add([](F v) { return simd::softplus(v); });
+    add([](F v) { return simd::tanh(v); });
+    // Taken from a run on AVX2. A change to a polynomial changes it; a change to a backend must not.
+    CHECK(sum == 0xadba25dbu);
+}
+
+TEST_CASE("functions never leave their range and do not jump where pieces meet", "[math]")
+{
+    for (float x = -20.0f; x < 20.0f; x += 0x1p-9f) {
+        const float s = at([](F v) { return simd::sigmoid(v); }, x), t = at([](F v) { return simd::tanh(v); }, x);
+        CHECK((s >= 0.0f && s <= 1.0f && t >= -1.0f && t <= 1.0f));
+        CHECK(at([](F v) { return simd::tanh(v); }, -x) == -t);
+    }
+}
