@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// Compiled once per instruction set, with -DSEQMIX_TEST_ARCH=<its name>.
+#include "attention.hpp"
+
+#include <exception>
+
+SEQMIX_NAMESPACE_BEGIN
+namespace conformance {
+namespace {
+
+/// One row per operation of the golden vectors: the metadata that it may have (beside op and tolerance), and the
+/// function that runs it; null where it is not built yet.
+struct operation {
+    std::string_view name;
+    std::string_view metadata;
+    void (*run)(const case_reader&, judge&);
+};
+
+constexpr operation operations[] = {
+    {"attention", attention_metadata, run_attention<arch::SEQMIX_TEST_ARCH>},
+    {"selective_scan", "delta_softplus", nullptr},
+    {"ssd", "dt_softplus", nullptr},
+    {"causal_conv1d", "activation", nullptr},
+    {"linear_attention", "rule gate normalize scale", nullptr},
+    {"hgrn", "", nullptr},
+    {"long_conv", "causal", nullptr},
+    {"monarch", "", nullptr},
+    {"quant_matmul", "format group n k scaling", nullptr},
+};
+
+void run(const case_reader& c, judge& verdicts)
+{
+    const char* const op = c.text("op");
+    if (op == nullptr) { throw std::runtime_error("metadata 'op' is missing"); }
+    for (const operation& known : operations) {
+        if (known.name != op) { continue; }
+        c.require_known_metadata(known.metadata);
+        if (known.run == nullptr) { throw unsupported("operation '" + std::string(op) + "' is not built"); }
+        return known.run(c, verdicts);
+    }
+    throw unsupported("operation '" + std::string(op) + "' is not known");
+}
+
+void explain(verdict& v, outcome result, const char* reason)
+{
+    v.result = result;
+    v.worst = std::numeric_limits<double>::quiet_NaN();
+    std::snprintf(v.reason, sizeof v.reason, "%s", reason);
+}
+
+} // namespace
+} // namespace conformance
+SEQMIX_NAMESPACE_END
+
+#define SEQMIX_JOIN_(a, b) a##b
+#define SEQMIX_JOIN(a, b) SEQMIX_JOIN_(a, b)
+
+extern "C" void SEQMIX_JOIN(seqmix_conformance_, SEQMIX_TEST_ARCH)(const conformance::plain_case* c,
+                                                                   conformance::verdict* v)
+{
+    namespace here = seqmix::conformance;
+    v->tolerance = std::numeric_limits<double>::quiet_NaN();
+    v->reason[0] = '\0';
+    try {
+        const here::case_reader reader(*c);
+        const char* const tolerance = reader.text("tolerance");
+        if (tolerance == nullptr) { throw std::runtime_error("metadata 'tolerance' is missing"); }
+        here::judge verdicts(here::to_number(tolerance, "metadata 'tolerance'"), *v);
+        here::run(reader, verdicts);
+    } catch (const here::unsupported& e) {
+        here::explain(*v, conformance::outcome::unsupported, e.what());
+    } catch (const std::exception& e) {
+        here::explain(*v, conformance::outcome::fail, e.what());
+    }
+}
