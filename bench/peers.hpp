@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "arch.hpp"
+#include "problems.hpp"
+
+namespace bench {
+
+// oneDNN chooses an instruction set itself, so it is compiled once.
+maker onednn_gemm;
+const char* onednn_version();
+
+} // namespace bench
+
+namespace bench::SEQMIX_BENCH_ARCH {
+
+maker eigen_attention;
+maker eigen_gemm;
+maker eigen_map;
+maker openblas_attention;
+maker openblas_gemm;
+maker xsimd_map;
+
+const char* eigen_version();
+const char* openblas_version();
+
+/// For attention over a stored score matrix: turns one head's products [queries, keys] into weights.
+void weigh(const attention_problem& p, float slope, float* scores);
+
+inline constexpr peer eigen_attention_peer = {"eigen", eigen_attention, false};
+inline constexpr peer eigen_gemm_peer = {"eigen", eigen_gemm, false};
+inline constexpr peer eigen_map_peer = {"eigen", eigen_map, false};
+#if defined(SEQMIX_BENCH_OPENBLAS)
+inline constexpr peer openblas_attention_peer = {"openblas", openblas_attention, true};
+inline constexpr peer openblas_gemm_peer = {"openblas", openblas_gemm, true};
+#else
+inline constexpr peer openblas_attention_peer = {}, openblas_gemm_peer = {};
+#endif
+#if defined(SEQMIX_BENCH_ONEDNN)
+inline constexpr peer onednn_gemm_peer = {"onednn", onednn_gemm, true};
+#else
+inline constexpr peer onednn_gemm_peer = {};
+#endif
+#if defined(SEQMIX_BENCH_XSIMD)
+inline constexpr peer xsimd_map_peer = {"xsimd", xsimd_map, false};
+#else
+inline constexpr peer xsimd_map_peer = {};
+#endif
+
+/// Where a row of q, k, v or out of [B, H, L, D] starts.
+struct layout {
+    std::int64_t batch, head, time;
+
+    constexpr layout(const attention_problem& p, std::int64_t heads, std::int64_t length)
+        : batch(heads * length * p.dim), head(p.heads_inside ? p.dim : length * p.dim),
+          time(p.heads_inside ? heads * p.dim : p.dim)
+    {
+    }
+};
+
+} // namespace bench::SEQMIX_BENCH_ARCH

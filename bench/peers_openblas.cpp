@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+// Attention by sgemm over a stored score matrix, and sgemm itself. The exponentials are Eigen's.
+#include "peers.hpp"
+
+#include <cblas.h>
+
+#include <cstdio>
+
+// The cblas.h of another BLAS may lie first.
+extern "C" void openblas_set_num_threads(int threads);
+extern "C" char* openblas_get_config(void);
+extern "C" char* openblas_get_corename(void);
+
+namespace bench::SEQMIX_BENCH_ARCH {
+
+namespace {
+
+int size(std::int64_t n) { return static_cast<int>(n); }
+
+class stored_attention {
+public:
+    stored_attention(const attention_problem& p, void* const* data)
+        : p_(p), q_(static_cast<const float*>(data[0])), k_(static_cast<const float*>(data[1])),
+          v_(static_cast<const float*>(data[2])), slopes_(p.alibi ? static_cast<const float*>(data[3]) : nullptr),
+          out_(static_cast<float*>(data[p.alibi ? 4 : 3])),
+          scores_(new float[static_cast<std::size_t>(p.queries * p.keys)])
+    {
+    }
+    ~stored_attention() { delete[] scores_; }
+    stored_attention(const stored_attention&) = delete;
+    stored_attention& operator=(const stored_attention&) = delete;
+
+    void run()
+    {
+        const layout q_at(p_, p_.heads, p_.queries), k_at(p_, p_.kv_heads, p_.keys);
+        for (std::int64_t b = 0; b < p_.batch; ++b) {
+            for (std::int64_t h = 0; h < p_.heads; ++h) {
+                const std::int64_t from = b * k_at.batch + h / (p_.heads / p_.kv_heads) * k_at.head;
+                const std::int64_t at = b * q_at.batch + h * q_at.head;
+                one_head(q_ + at, k_ + from, v_ + from, out_ + at, size(q_at.time), size(k_at.time),
+                         slopes_ != nullptr ? slopes_[h] : 0.0f);
+            }
+        }
+    }
+
+private:
+    void one_head(const float* q, const float* k, const float* v, float* out, int q_stride, int k_stride, float slope)
+    {
+        const int queries = size(p_.queries), keys = size(p_.keys), dim = size(p_.dim);
+        if (queries == 1) {
+            cblas_sgemv(CblasRowMajor, CblasNoTrans, keys, dim, 1, k, k_stride, q, 1, 0, scores_, 1);
+            weigh(p_, slope, scores_);
+            cblas_sgemv(CblasRowMajor, CblasTrans, keys, dim, 1, v, k_stride, scores_, 1, 0, out, 1);
+            return;
+        }
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, queries, keys, dim, 1, q, q_stride, k, k_stride, 0,
+                    scores_, keys);
+        weigh(p_, slope, scores_);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, queries, dim, keys, 1, scores_, keys, v, k_stride, 0,
+                    out, q_stride);
+    }
+
+    attention_problem p_;
+    const float *q_, *k_, *v_, *slopes_;
+    float *out_, *scores_;
+};
+
+struct product {
+    const gemm_problem p;
+    const float *a, *b;
+    float* c;
+
+    void run() const
+    {
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, size(p.m), size(p.n), size(p.k), 1, a, size(p.k), b,
+                    size(p.n), 0, c, size(p.n));
+    }
+};
+
+} // namespace
+
+const char* openblas_version()
+{
+    static char text[200];
+    std::snprintf(text, sizeof text, "%s as %s", openblas_get_config(), openblas_get_corename());
+    return text;
+}
+
+call openblas_attention(const void* problem, void* const* data)
+{
+    const auto& p = *static_cast<const attention_problem*>(problem);
+    if (p.type != element::f32) { return {}; }
+    openblas_set_num_threads(1);
+    return call_of(new stored_attention(p, data));
+}
+
+call openblas_gemm(const void* problem, void* const* data)
+{
+    const auto& p = *static_cast<const gemm_problem*>(problem);
+    if (p.type != element::f32) { return {}; }
+    openblas_set_num_threads(1);
+    return call_of(new product{p, static_cast<const float*>(data[0]), static_cast<const float*>(data[1]),
+                               static_cast<float*>(data[2])});
+}
+
+} // namespace bench::SEQMIX_BENCH_ARCH
