@@ -69,7 +69,10 @@ SEQMIX_INLINE void spin(std::int64_t rounds, Acc first, Operand left, Operand ri
                 [&](auto v) SEQMIX_INLINE_LAMBDA { acc[m * Vectors + v] = step(acc[m * Vectors + v], left, b[v]); });
         });
     }
-    unroll<rows * Vectors>([&](auto i) SEQMIX_INLINE_LAMBDA { forget(acc[i]); });
+    unroll<rows * Vectors>([&](auto i) SEQMIX_INLINE_LAMBDA {
+        Acc sum = acc[i]; // an element of an array of integer registers that meets assembly keeps GCC's array in memory
+        forget(sum);
+    });
 }
 
 void spin_f32(std::int64_t rounds)

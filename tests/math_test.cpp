@@ -69,23 +69,43 @@ float at(Function function, float x)
 
 TEST_CASE("elementary functions keep their bounds over the floats", "[math]")
 {
-    sweep(
-        "exp2", 1.79, [](F x) { return simd::exp2(x); }, [](double x) { return std::exp2(x); });
-    sweep(
-        "exp2_nonpositive", 1.79, [](F x) { return simd::exp2_nonpositive(x); }, [](double x) { return std::exp2(x); },
-        {-126.0f, 0.0f});
-    sweep(
-        "exp", 0.92, [](F x) { return simd::exp(x); }, [](double x) { return std::exp(x); });
-    sweep(
-        "log", 0.93, [](F x) { return simd::log(x); }, [](double x) { return std::log(x); });
-    sweep(
-        "sigmoid", 2.41, [](F x) { return simd::sigmoid(x); }, sigmoid_of);
-    sweep(
-        "silu", 3.35, [](F x) { return simd::silu(x); }, silu_of);
-    sweep(
-        "softplus", 2.09, [](F x) { return simd::softplus(x); }, softplus_of);
-    sweep(
-        "tanh", 3.33, [](F x) { return simd::tanh(x); }, [](double x) { return std::tanh(x); });
+    SECTION("exp2")
+    {
+        const auto reference = [](double x) { return std::exp2(x); };
+        sweep(
+            "exp2", 1.79, [](F x) { return simd::exp2(x); }, reference);
+        sweep("exp2_nonpositive", 1.79, [](F x) { return simd::exp2_nonpositive(x); }, reference, {-126.0f, 0.0f});
+    }
+    SECTION("exp")
+    {
+        sweep(
+            "exp", 0.92, [](F x) { return simd::exp(x); }, [](double x) { return std::exp(x); });
+    }
+    SECTION("log")
+    {
+        sweep(
+            "log", 0.93, [](F x) { return simd::log(x); }, [](double x) { return std::log(x); });
+    }
+    SECTION("sigmoid")
+    {
+        sweep(
+            "sigmoid", 2.41, [](F x) { return simd::sigmoid(x); }, sigmoid_of);
+    }
+    SECTION("silu")
+    {
+        sweep(
+            "silu", 3.35, [](F x) { return simd::silu(x); }, silu_of);
+    }
+    SECTION("softplus")
+    {
+        sweep(
+            "softplus", 2.09, [](F x) { return simd::softplus(x); }, softplus_of);
+    }
+    SECTION("tanh")
+    {
+        sweep(
+            "tanh", 3.33, [](F x) { return simd::tanh(x); }, [](double x) { return std::tanh(x); });
+    }
 }
 
 TEST_CASE("exp2 is exact for integers and at its ends", "[math]")

@@ -82,8 +82,8 @@ public:
 private:
     // Where learning starts: a head that saw its context once is right about one time in three (1 / (1 + doubt)), and
     // of two heads that know theirs, the more telling one is worth a half more (e^0.4). Nothing here is delicate:
-    // halving or doubling any of them costs 0.01 bits per byte at most.
-    static constexpr double doubt = 2.0, step_of_head = 0.4, rate = 0.3;
+    // halving or doubling any of them costs about 0.01 bits per byte at most.
+    static constexpr double doubt = 2.0, step_of_head = 0.4, rate = 0.2;
     static constexpr double unseen = 30.0; // so many bytes' worth of the base is uniform
     static constexpr std::size_t count_buckets = 16, peak_buckets = 8;
 

@@ -3,6 +3,7 @@
 
 #include "predict.hpp"
 
+#include <cstddef>
 #include <cstdio>
 #include <string>
 

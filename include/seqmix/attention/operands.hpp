@@ -27,14 +27,15 @@ public:
 
     key_source(const view<const T, 2>& keys, word* scratch, bool copies_pay) : keys_(keys), copy_(scratch)
     {
-        const bool readable = std::is_same_v<T, element> && keys.stride(1) == 1 && keys.extent(1) % product::group == 0;
+        const bool readable = std::is_same_v<T, element> && keys.stride(1) == 1 && keys.extent(1) % product::group == 0 &&
+                              !keys.empty();
         in_place_ = readable && !(copies_pay && tile::crowded(keys.stride(0) * static_cast<index>(sizeof(T))));
     }
 
     /// Makes ready the keys of a run.
     void fetch(const key_run& run)
     {
-        if (in_place_) { return; }
+        if (in_place_ || keys_.empty()) { return; }
         const index size = words(keys_.extent(1));
         for (index key = 0; key < run.count; ++key) {
             tile::copy_row<Arch>(&keys_(run.first + key, 0), keys_.stride(1), keys_.extent(1), copy_ + key * size);
@@ -73,13 +74,14 @@ public:
 
     value_source(const view<const T, 2>& values, word* scratch, bool copies_pay) : values_(values), copy_(scratch)
     {
-        const bool readable = std::is_same_v<T, element> && product::group == 1 && values.stride(1) == 1;
+        const bool readable =
+            std::is_same_v<T, element> && product::group == 1 && values.stride(1) == 1 && !values.empty();
         in_place_ = readable && !(copies_pay && tile::crowded(values.stride(0) * static_cast<index>(sizeof(T))));
     }
 
     void fetch(const key_run& run)
     {
-        if (in_place_) { return; }
+        if (in_place_ || values_.empty()) { return; }
         const index size = values_.extent(1);
         for (index key = 0; key < run.count; key += product::group) {
             const T* row = &values_(run.first + key, 0);
@@ -103,7 +105,8 @@ public:
 
     bool all_finite(const key_run& run) const
     {
-        return tile::all_finite<Arch>(values_.data() + run.first * values_.stride(0), run.count, values_.stride(0),
+        return values_.empty() ||
+               tile::all_finite<Arch>(values_.data() + run.first * values_.stride(0), run.count, values_.stride(0),
                                       values_.extent(1), values_.stride(1));
     }
 
