@@ -106,8 +106,7 @@ private:
         return std::min(count_buckets - 1, static_cast<std::size_t>(std::max(0.0, 2.0 * std::log2(count) + 0.5)));
     }
 
-    /// The last bucket is for heads that know but one answer. The borders keep off plain fractions, on which counts
-    /// fall.
+    /// The last bucket is for heads that know one answer only. Borders keep off plain fractions: counts fall on them.
     static std::size_t bucket_of_peak(double peak)
     {
         return peak > 0.9985 ? peak_buckets - 1

@@ -21,8 +21,7 @@ using arch = sm::arch::SEQMIX_RECALL_ARCH;
 using recall::cost, recall::problem, recall::sink;
 using sm::index;
 
-/// The embedded text from position first() to last() - 1. Keys serve as queries too: both are what stands before a
-/// byte.
+/// A stretch of the text, embedded. Keys serve as queries too: both are what stands before a byte.
 template <class T>
 class memory {
 public:
