@@ -29,9 +29,9 @@
 namespace attention_test {
 
 namespace sm = seqmix;
-using sm::index;
-
 using sm::causal;
+using sm::index;
+using sm::attention::reference::widened;
 
 inline constexpr index lanes = sm::simd::lanes<test_arch>;
 inline constexpr index columns = sm::tile::blocking<test_arch>::columns; ///< query rows in a panel
@@ -276,6 +276,10 @@ public:
     expectation expect() const;
 
 private:
+    struct elements : std::vector<T> {
+        explicit elements(index n) : std::vector<T>(static_cast<std::size_t>(n)) {}
+    };
+
     sm::view<const T, 4> q_view(const T* data) const
     {
         return {data, {case_.shape.batch, case_.shape.heads, case_.shape.queries, case_.shape.key_size}};
@@ -335,9 +339,64 @@ private:
         }
     }
 
-    struct elements : std::vector<T> {
-        explicit elements(index n) : std::vector<T>(static_cast<std::size_t>(n)) {}
+    static double norm_of(const sm::view<const T, 1>& x)
+    {
+        double sum = 0.0;
+        for (index d = 0; d < x.extent(0); ++d) { sum += widened(x(d)) * widened(x(d)); }
+        return std::sqrt(sum);
+    }
+
+    static std::vector<double> norms_of(const sm::view<const T, 2>& rows)
+    {
+        std::vector<double> norms;
+        for (index j = 0; j < rows.extent(0); ++j) { norms.push_back(norm_of(rows[j])); }
+        return norms;
+    }
+
+    /// Values [Lk, Dv] beside their magnitudes, [Lk, 2 Dv]: the reference then gives A beside each result.
+    class with_magnitudes {
+    public:
+        explicit with_magnitudes(const sm::view<const T, 2>& values)
+            : numbers_(2 * values.size()), rows_(values.extent(0)), width_(values.extent(1))
+        {
+            for (index j = 0; j < rows_; ++j) {
+                for (index d = 0; d < width_; ++d) {
+                    const float magnitude = std::fabs(static_cast<float>(values(j, d)));
+                    numbers_[static_cast<std::size_t>(2 * j * width_ + d)] = values(j, d);
+                    numbers_[static_cast<std::size_t>((2 * j + 1) * width_ + d)] = static_cast<T>(magnitude);
+                    if (magnitude < infinity) { largest_ = std::max(largest_, static_cast<double>(magnitude)); }
+                }
+            }
+        }
+        sm::view<const T, 2> view() const { return {numbers_.data(), {rows_, 2 * width_}}; }
+        double largest() const { return largest_; }
+
+    private:
+        elements numbers_;
+        index rows_, width_;
+        double largest_ = 0.0;
     };
+
+    double bias_at(index b, index h, index i, index j) const
+    {
+        return case_.rules.bias.given ? static_cast<double>(spread(bias_.view(), b, h, i, j)) : 0.0;
+    }
+
+    sm::attention::reference::row_rule rule_of(index b, index h, index i) const
+    {
+        const attention_rules& r = case_.rules;
+        const index key_size = case_.shape.key_size;
+        sm::attention::reference::row_rule rule;
+        if (key_size > 0) { rule.scale = 1.0 / std::sqrt(static_cast<double>(key_size)); }
+        if (r.scale) { rule.scale = static_cast<double>(*r.scale); }
+        rule.softcap = static_cast<double>(r.softcap);
+        if (r.alibi) { rule.slope = static_cast<double>(slopes_.view()(h)); }
+        rule.position = static_cast<double>(offset_of(b) + i);
+        if (r.sinks) { rule.sink = static_cast<double>(sinks_.view()(h)); }
+        rule.sigmoid = r.sigmoid;
+        rule.sigmoid_bias = static_cast<double>(r.sigmoid_bias);
+        return rule;
+    }
 
     attention_case case_;
     elements q_, k_, v_;
@@ -349,7 +408,9 @@ private:
 
 /// Tolerances, from a rounding analysis to first order in u = 2^-24. For one row let
 ///     S = |scale| ‖q‖ max ‖k_j‖ >= |scale| Σ|q_d k_jd|       over the keys that it sees,
-///     M = S + slope · max|i - j| + max|bias| + |sink|          the largest number that a score passes through,
+///     M = S + slope · max|i - j| + max|bias| + |sink|          the largest number that a score passes through
+///                                                              (with sigmoid weights, their bias in place of the
+///                                                              sink),
 ///     A = Σ_j w_j |v_j|                                        with the exact weights w.
 /// A score's product is off by at most u (Dk + 2) S, and what follows it (scale, softcap with |d/ds| <= 1, ALiBi, bias,
 /// the step to units of log 2, the difference to the maximum) by u (10 S + 8 M). An exponential adds 4 u, and each
@@ -366,68 +427,35 @@ template <class Out>
 expectation attention_problem<T>::expect() const
 {
     const attention_shape& s = case_.shape;
-    const attention_rules& r = case_.rules;
     constexpr double u = sm::unit_roundoff<float>;
     constexpr double tiny = std::is_same_v<Out, sm::f16> ? 0x1p-25 : 0x1p-126;
     constexpr bool rounds_weights = std::is_same_v<T, sm::bf16> && sm::simd::backend<test_arch>::has_bf16_dot;
-    const double scale = r.scale          ? static_cast<double>(*r.scale)
-                         : s.key_size > 0 ? 1.0 / std::sqrt(static_cast<double>(s.key_size))
-                                          : 1.0;
+    constexpr double weight_rounding = rounds_weights ? sm::unit_roundoff<sm::bf16> : 0.0;
     const double sum_rounding = u * static_cast<double>(s.keys + 4);
-    const double weight_rounding = rounds_weights ? sm::unit_roundoff<sm::bf16> : 0.0;
 
     expectation e;
-    std::vector<T> values_and_magnitudes(static_cast<std::size_t>(s.keys * 2 * s.value_size));
-    std::vector<double> norms(static_cast<std::size_t>(s.keys)), row;
+    std::vector<double> row;
     for (index b = 0; b < s.batch; ++b) {
         for (index h = 0; h < s.heads; ++h) {
-            const auto keys = k()[b][h / (s.heads / s.kv_heads)], values = v()[b][h / (s.heads / s.kv_heads)];
-            double largest_value = 0.0;
-            for (index j = 0; j < s.keys; ++j) {
-                double norm = 0.0;
-                for (index d = 0; d < s.key_size; ++d) {
-                    norm += std::pow(static_cast<double>(static_cast<float>(keys(j, d))), 2);
-                }
-                norms[static_cast<std::size_t>(j)] = std::sqrt(norm);
-                for (index d = 0; d < s.value_size; ++d) {
-                    const T x = values(j, d), magnitude = static_cast<T>(std::fabs(static_cast<float>(x)));
-                    values_and_magnitudes[static_cast<std::size_t>(j * 2 * s.value_size + d)] = x;
-                    values_and_magnitudes[static_cast<std::size_t>((j * 2 + 1) * s.value_size + d)] = magnitude;
-                    if (static_cast<float>(magnitude) < infinity) {
-                        largest_value = std::max(largest_value, static_cast<double>(static_cast<float>(magnitude)));
-                    }
-                }
-            }
-            const sm::view<const T, 2> both(values_and_magnitudes.data(), {s.keys, 2 * s.value_size});
+            const index kv_head = h / (s.heads / s.kv_heads);
+            const with_magnitudes values(v()[b][kv_head]);
+            const std::vector<double> norms = norms_of(k()[b][kv_head]);
             for (index i = 0; i < s.queries; ++i) {
-                sm::attention::reference::row_rule rule;
-                rule.scale = scale;
-                rule.softcap = static_cast<double>(r.softcap);
-                rule.slope = r.alibi ? static_cast<double>(slopes_.view()(h)) : 0.0;
-                rule.position = static_cast<double>(offset_of(b) + i);
-                if (r.sinks) { rule.sink = static_cast<double>(sinks_.view()(h)); }
-                rule.sigmoid = r.sigmoid;
-                rule.sigmoid_bias = static_cast<double>(r.sigmoid_bias);
+                const sm::attention::reference::row_rule rule = rule_of(b, h, i);
                 const auto sees = [&](index j) { return visible(b, h, i, j); };
-                const auto bias_of = [&](index j) {
-                    return r.bias.given ? static_cast<double>(spread(bias_.view(), b, h, i, j)) : 0.0;
-                };
-                const auto query = q()[b][h][i];
-                const double lse = sm::attention::reference::row<T>(query, keys, both, rule, sees, bias_of, row);
-
-                double norm = 0.0, farthest = 0.0, largest_bias = 0.0, longest = 0.0;
-                for (index d = 0; d < s.key_size; ++d) {
-                    norm += std::pow(static_cast<double>(static_cast<float>(query(d))), 2);
-                }
+                const auto bias_of = [&](index j) { return bias_at(b, h, i, j); };
+                const double lse = sm::attention::reference::row<T>(q()[b][h][i], k()[b][kv_head], values.view(), rule,
+                                                                    sees, bias_of, row);
+                double longest = 0.0, farthest = 0.0, largest_bias = 0.0;
                 for (index j = 0; j < s.keys; ++j) {
                     if (!sees(j)) { continue; }
                     longest = std::max(longest, norms[static_cast<std::size_t>(j)]);
                     farthest = std::max(farthest, std::fabs(rule.position - static_cast<double>(j)));
                     largest_bias = std::max(largest_bias, std::fabs(bias_of(j)));
                 }
-                const double products = std::fabs(scale) * std::sqrt(norm) * longest;
-                const double logits = products + rule.slope * farthest + largest_bias + std::fabs(rule.sigmoid_bias) +
-                                      (r.sinks ? std::fabs(rule.sink) : 0.0);
+                const double products = std::fabs(rule.scale) * norm_of(q()[b][h][i]) * longest;
+                const double added = rule.slope * farthest + largest_bias + std::fabs(rule.sigmoid_bias);
+                const double logits = products + added + (std::isfinite(rule.sink) ? std::fabs(rule.sink) : 0.0);
                 const double weight_error = u * (static_cast<double>(s.key_size + 12) * products + 8 * logits +
                                                  6 * (static_cast<double>(s.keys) / 64 + 1) + 16);
                 e.lse.push_back(lse);
@@ -436,11 +464,10 @@ expectation attention_problem<T>::expect() const
                     const double want = row[static_cast<std::size_t>(d)];
                     const double magnitude = row[static_cast<std::size_t>(s.value_size + d)];
                     const double computed = magnitude * (2 * weight_error + 2 * sum_rounding + weight_rounding) +
-                                            0x1p-126 * static_cast<double>(s.keys) * (1.0 + largest_value);
-                    const double rounded =
-                        std::is_same_v<Out, float> ? 0.0 : sm::unit_roundoff<Out> * (std::fabs(want) + computed) + tiny;
+                                            0x1p-126 * static_cast<double>(s.keys) * (1.0 + values.largest());
+                    const double rounding = std::is_same_v<Out, float> ? 0.0 : sm::unit_roundoff<Out>;
                     e.out.push_back(want);
-                    e.out_tolerance.push_back(computed + rounded);
+                    e.out_tolerance.push_back(computed + rounding * (std::fabs(want) + computed) + tiny);
                 }
             }
         }

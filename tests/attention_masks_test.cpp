@@ -8,8 +8,6 @@ namespace {
 using sm::causal;
 using sm::attention::window_size;
 
-constexpr index columns = sm::tile::blocking<test_arch>::columns;
-
 /// A few panels of rows and more than one tile of keys, two heads to a key head.
 attention_case usual()
 {

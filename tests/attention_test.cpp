@@ -5,6 +5,8 @@
 
 #include <seqmix/attention.hpp>
 
+#include <tuple>
+
 namespace attention_test {
 
 template <class T, class Out>
@@ -154,6 +156,103 @@ TEST_CASE("attention: half types in, float out")
     INFO(worst);
     CHECK(worst.error <= 1.0);
     CHECK(out.intact());
+}
+
+namespace {
+
+namespace at = sm::attention;
+
+/// Hides odd keys, one score at a time.
+struct even_keys_only {
+    static constexpr bool prepares_tile = false;
+
+    template <class Arch>
+    at::sight prepare(const at::query_panel<Arch>&, const at::key_run&, float*) const
+    {
+        return at::sight::mixed;
+    }
+    template <class Arch>
+    sm::simd::f32<Arch> apply(sm::simd::f32<Arch> score, const at::score_place<Arch>& place) const
+    {
+        return place.key % 2 == 0 ? score : sm::simd::f32<Arch>::broadcast(-infinity);
+    }
+};
+
+/// Hides whole tiles of keys, which are then not touched.
+struct without_tile {
+    static constexpr bool prepares_tile = false;
+    index first, end;
+
+    template <class Arch>
+    at::sight prepare(const at::query_panel<Arch>&, const at::key_run& keys, float*) const
+    {
+        return first <= keys.first && keys.end() <= end ? at::sight::hidden : at::sight::visible;
+    }
+    template <class Arch>
+    sm::simd::f32<Arch> apply(sm::simd::f32<Arch> score, const at::score_place<Arch>&) const
+    {
+        return score;
+    }
+};
+
+/// Adds what a table holds for a head and a key.
+struct added_from_table {
+    static constexpr bool prepares_tile = true;
+    sm::view<const float, 2> table;
+
+    template <class Arch>
+    at::sight prepare(const at::query_panel<Arch>& panel, const at::key_run& keys, float* tile) const
+    {
+        for (index key = 0; key < keys.count; ++key) {
+            for (int lane = 0; lane < at::query_panel<Arch>::columns; ++lane) {
+                *tile++ = panel.head[lane] < 0 ? 0.0f : table(panel.head[lane], keys.first + key);
+            }
+        }
+        return at::sight::visible;
+    }
+    template <class Arch>
+    sm::simd::f32<Arch> apply(sm::simd::f32<Arch> score, const at::score_place<Arch>& place) const
+    {
+        return score + place.prepared();
+    }
+};
+
+} // namespace
+
+TEST_CASE("attention: parts of the caller's come after the options' own")
+{
+    attention_case c;
+    c.shape = {.batch = 1, .heads = 4, .kv_heads = 2, .queries = 53, .keys = 450, .key_size = 8, .value_size = 12};
+    const index tile = sm::attention::keys_per_tile(c.shape.key_size, c.shape.value_size);
+    c.rules.mask = {true, 8, lie::dense}; // by key, and the same for all: what the parts must come to
+    c.rules.bias = {true, 10, lie::dense};
+    c.rules.softcap = 2.0f;
+    c.rules.alibi = true;
+    for (causal kind : {causal::none, causal::bottom_right}) {
+        for (bool sigmoid : {false, true}) {
+            c.rules.causal = kind;
+            c.rules.sigmoid = sigmoid;
+            c.poisons = {{operand::k, 0, 0, tile + 3}, {operand::v, 0, 1, tile + 100}, {operand::v, 0, 0, 7}};
+            attention_problem<float> p(c);
+            for (index j = 0; j < c.shape.keys; ++j) {
+                p.mask()(0, 0, 0, j) = j % 2 == 0 && j / tile != 1;
+                for (index h = 0; h < 4; ++h) { p.bias()(0, h, 0, j) = static_cast<float>((j * 7 + h) % 5); }
+            }
+            sm::attention::options options = p.options();
+            options.mask = {};
+            options.bias = {};
+            const std::tuple parts(
+                even_keys_only{}, without_tile{tile, 2 * tile},
+                added_from_table{sm::view<const float, 2>(p.bias().data(), {index{4}, c.shape.keys})});
+            guarded<float> out(p.out_size());
+            sm::attention::forward_with<test_arch>(parts, p.q(), p.k(), p.v(), p.out_view(out.data()), options);
+            const expectation want = p.expect();
+            const worst_error worst = worst_in_tolerances(out.data(), want.out, want.out_tolerance);
+            INFO(c << ": " << worst);
+            CHECK(worst.error <= 1.0);
+            CHECK(out.intact());
+        }
+    }
 }
 
 TEST_CASE("attention: nothing at all")

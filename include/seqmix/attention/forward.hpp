@@ -55,9 +55,8 @@ void forward_items(index items, index queries, const view<const T, 3>& shape_q, 
     });
 }
 
-/// Chooses the score's parts and the weights from the options, at run time among few kernels: the bare product, all parts
-/// at once (what a part that is not asked for costs is a branch a register), and sigmoid weighting. Parts of the caller's
-/// come after the library's.
+/// Chooses the kernel from the options: the bare product under softmax, or all parts at once under either weighting (what a
+/// part that is not asked for costs is a branch a register). Parts of the caller's come after the library's.
 template <class Arch, class T, class Out, class ItemOf, class... Parts>
 void forward_any(index items, index queries, const view<const T, 3>& shape_q, const view<const T, 3>& shape_v,
                  const options& opt, const ItemOf& item_of, const context_ref& ctx, const Parts&... parts)
@@ -69,11 +68,10 @@ void forward_any(index items, index queries, const view<const T, 3>& shape_q, co
     };
     const score<softcapped, linear_biased, biased_and_masked, Parts...> every_part = {
         scale, {softcapped{opt.softcap}, linear_biased{opt.alibi_slopes}, biased_and_masked{opt.bias, opt.mask}, parts...}};
-    const bool bare = sizeof...(Parts) == 0 && opt.softcap == 0.0f && !opt.alibi_slopes && !opt.bias && !opt.mask && scale > 0.0f;
-    if (opt.weighting == weighting::sigmoid) {
-        run(every_part, sigmoid_weights<Arch>{opt.sigmoid_bias});
-    } else if (!bare) {
-        run(every_part, softmax_weights<Arch>{log2_e});
+    const bool bare = sizeof...(Parts) == 0 && opt.weighting == weighting::softmax && opt.softcap == 0.0f &&
+                      !opt.alibi_slopes && !opt.bias && !opt.mask && scale > 0.0f;
+    if (!bare) {
+        run(every_part, either_weights<Arch>{{log2_e}, {opt.sigmoid_bias}, opt.weighting});
     } else if constexpr (sizeof...(Parts) == 0) {
         run(score<>{scale, {}}, softmax_weights<Arch>{scale * log2_e});
     }

@@ -114,14 +114,16 @@ public:
 
     /// Sᵀ = K Qᵀ for a panel of which `Used` registers hold queries.
     template <int Used>
-    SEQMIX_NOINLINE void multiply_queries(index p, const key_run& run, const key_source<Arch, T>& keys)
+    SEQMIX_NOINLINE void multiply_queries(index p, const key_run& run, const key_source<Arch, T>& keys, const read_ahead<T>& ahead)
     {
         const index words = key_source<Arch, T>::words(key_size_);
         float* const scores = s_.scores;
         tile::mma<product, Used>(
             run.count, words, keys.operand(run.first), {s_.queries + p * words * columns, columns},
-            [](index, int) SEQMIX_INLINE_LAMBDA { return f32::zero(); },
-            [scores](index key, int v, f32 sum) SEQMIX_INLINE_LAMBDA { sum.store(scores + key * columns + v * lanes); });
+            [scores, &ahead](index key, int v, f32 sum) SEQMIX_INLINE_LAMBDA {
+                if (v == 0) { ahead(key); }
+                sum.store(scores + key * columns + v * lanes);
+            });
     }
 
     /// Oᵀ = Oᵀ · c + Vᵀ Pᵀ.
@@ -134,8 +136,10 @@ public:
         const word* const weights = weight_words<Used>(run.count);
         tile::mma<product, Used>(
             value_size_, (run.count + product::group - 1) / product::group, values.operand(run.first), {weights, columns},
-            [&](index channel, int v) SEQMIX_INLINE_LAMBDA { return f32::load(out + channel * columns + v * lanes) * correction[v]; },
-            [out](index channel, int v, f32 sum) SEQMIX_INLINE_LAMBDA { sum.store(out + channel * columns + v * lanes); });
+            [&](index channel, int v, f32 sum) SEQMIX_INLINE_LAMBDA {
+                float* const at = out + channel * columns + v * lanes;
+                fma(f32::load(at), correction[v], sum).store(at);
+            });
     }
 
     /// Which scores are hidden, before they become weights and a hidden one can't be told from a small one.
@@ -154,14 +158,14 @@ public:
         for (index channel = 0; channel < value_size_; ++channel) {
             for (int vector = 0; vector < s_.panels[p].used_vectors; ++vector) {
                 float* const at = s_.outputs + (p * value_size_ + channel) * columns + vector * lanes;
-                f32 sum = f32::load(at) * f32::load(s_.states[p].correction + vector * lanes);
+                f32 sum = f32::zero();
                 for (index key = 0; key < run.count; ++key) {
                     const index place = key * columns + vector * lanes;
                     const f32 value = f32::broadcast(values.at(run.first + key, channel));
                     const f32 more = fma(value, f32::load(s_.scores + place), sum);
                     sum = select(f32::load(s_.visible + place) == f32::zero(), sum, more);
                 }
-                sum.store(at);
+                fma(f32::load(at), f32::load(s_.states[p].correction + vector * lanes), sum).store(at);
             }
         }
     }
@@ -245,6 +249,7 @@ void forward_rows(panel_block<Arch, T, Out> block, const Score& score, const Wei
         const key_run tile = {first, seen.end() - first < s.tile_keys ? seen.end() - first : s.tile_keys};
         keys.fetch(tile);
         values.fetch(tile);
+        const key_run next = {tile.end(), seen.end() - tile.end() < s.tile_keys ? seen.end() - tile.end() : s.tile_keys};
         std::optional<bool> finite;                                      // of the tile's values; asked if it matters
         for (index p = 0; p < panels; ++p) {
             const query_panel<Arch>& panel = s.panels[p];
@@ -257,7 +262,8 @@ void forward_rows(panel_block<Arch, T, Out> block, const Score& score, const Wei
                                  !(finite ? *finite : *(finite = values.all_finite(tile)));
 
             const auto attend = [&](auto used) {
-                block.template multiply_queries<used>(p, run, keys);     // S = Q Kᵀ
+                const read_ahead<T> ahead = {block.operands().k, block.operands().v, next, p, panels};
+                block.template multiply_queries<used>(p, run, keys, ahead); // S = Q Kᵀ
                 if constexpr (Score::changes) { score.change(s.scores, panel, run, s.parts, s.part_size()); }
                 if (!all_by_place) { hide_invisible(s.scores, panel, run); }
                 if (careful) { block.note_visible(run); }

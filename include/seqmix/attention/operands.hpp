@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqmix/attention/panel.hpp>
+#include <seqmix/simd/prefetch.hpp>
 #include <seqmix/tile/mma.hpp>
 
 // Keys and values as operands of the products: in user memory where its layout serves, else a tile's copy in scratch.
@@ -117,6 +118,31 @@ private:
     word* copy_;
     index copied_from_ = 0;
     bool in_place_;
+};
+
+/// The next tile, asked for while this one is multiplied: rows are read in an order that hardware does not foresee. Each of
+/// `shares` panels asks for every shares-th line of each row, so that requests are spread over the whole time.
+template <class T>
+struct read_ahead {
+    view<const T, 2> keys, values;
+    key_run next;
+    index share, shares;
+
+    /// The lines of the next tile's row number `row`.
+    SEQMIX_INLINE void operator()(index row) const
+    {
+        if (row >= next.count) { return; }
+        ask(keys, next.first + row);
+        ask(values, next.first + row);
+    }
+
+private:
+    SEQMIX_INLINE void ask(const view<const T, 2>& rows, index row) const
+    {
+        const auto* const first = reinterpret_cast<const std::byte*>(rows.data() + row * rows.stride(0));
+        const index bytes = rows.extent(1) * static_cast<index>(sizeof(T));
+        for (index at = share * simd::cache_line; at < bytes; at += shares * simd::cache_line) { simd::prefetch(first + at); }
+    }
 };
 
 } // namespace attention

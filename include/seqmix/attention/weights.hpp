@@ -57,10 +57,9 @@ struct softmax_weights {
             const f32 before = f32::load(maximum);
             const f32 after = max(before, top[v] * scaled);
             shift[v] = select(after == f32::broadcast(minus_infinity), f32::zero(), after);
-            const f32 correction = simd::exp2_nonpositive(before - shift[v]);
-            sum[v] = f32::load(state.sum + v * f32::lanes) * correction;
             after.store(maximum);
-            correction.store(state.correction + v * f32::lanes);
+            simd::exp2_nonpositive(before - shift[v]).store(state.correction + v * f32::lanes);
+            sum[v] = f32::zero(); // of this tile alone: long sums stay accurate, see README.md
         });
         float* weight = scores;
         for (index key = 0; key < keys; ++key, weight += columns) {
@@ -70,7 +69,10 @@ struct softmax_weights {
                 p.store(weight + v * f32::lanes);
             });
         }
-        simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[v].store(state.sum + v * f32::lanes); });
+        simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
+            float* const total = state.sum + v * f32::lanes;
+            fma(f32::load(total), f32::load(state.correction + v * f32::lanes), sum[v]).store(total);
+        });
     }
 
     /// What turns each lane's accumulated outputs into its result, 1 / l with the sink added to the denominator (0 for a
@@ -115,6 +117,27 @@ struct sigmoid_weights {
     {
         for (float& factor : factor_of) { factor = 1.0f; }
         for (float& none : lse) { none = minus_infinity; }
+    }
+};
+
+/// Either of them, chosen at run time: a branch a tile, and half the kernels to compile.
+template <class Arch>
+struct either_weights {
+    softmax_weights<Arch> softmax;
+    sigmoid_weights<Arch> sigmoid;
+    weighting chosen;
+
+    template <int Vectors>
+    void absorb(float* scores, index keys, lane_state<Arch>& state) const
+    {
+        chosen == weighting::softmax ? softmax.template absorb<Vectors>(scores, keys, state)
+                                     : sigmoid.template absorb<Vectors>(scores, keys, state);
+    }
+
+    template <class... Arguments>
+    void finish(Arguments&&... arguments) const
+    {
+        chosen == weighting::softmax ? softmax.finish(arguments...) : sigmoid.finish(arguments...);
     }
 };
 

@@ -28,10 +28,10 @@ void column_sums(const typename Product::word* panel, index words, std::int32_t 
     }
 }
 
-/// One panel of C: rows x the panel's live columns, += or = by `start_from_c`.
+/// One panel of C: rows x the panel's live columns, += or =.
 template <class Product, int Used, class Acc>
 SEQMIX_NOINLINE void multiply_panel(const left_operand& a, index rows, const typename Product::word* panel, index words,
-                                    const view<Acc, 2>& c, bool start_from_c)
+                                    const view<Acc, 2>& c, bool add_to_c)
 {
     using Arch = typename Product::arch;
     using accumulator = typename Product::accumulator;
@@ -47,15 +47,13 @@ SEQMIX_NOINLINE void multiply_panel(const left_operand& a, index rows, const typ
             excess[v] = accumulator::load(sums + v * lanes) * accumulator::broadcast(offset);
         });
     }
-    const auto begin = [&](index row, int v) SEQMIX_INLINE_LAMBDA {
-        const accumulator from = start_from_c ? accumulator::load(&c(row, v * lanes), live - v * lanes) : accumulator::zero();
-        return from - excess[v];
-    };
-    const auto end = [&](index row, int v, accumulator sum) SEQMIX_INLINE_LAMBDA {
+    mma<Product, Used>(rows, words, a, {panel, width}, [&](index row, int v, accumulator sum) SEQMIX_INLINE_LAMBDA {
         Acc* const to = &c(row, v * lanes);
-        live - v * lanes >= lanes ? sum.store(to) : sum.store(to, live - v * lanes);
-    };
-    mma<Product, Used>(rows, words, a, {panel, width}, begin, end);
+        const index count = live - v * lanes;
+        sum = sum - excess[v];
+        if (add_to_c) { sum = sum + accumulator::load(to, count); }
+        count >= lanes ? sum.store(to) : sum.store(to, count);
+    });
 }
 
 } // namespace detail
@@ -78,7 +76,7 @@ index gemm_scratch(index rows, index columns, index depth)
 
 /// c [M, N] = a [M, K] · b [K, N] (+ c where `accumulate`). Elements float, bf16 (c float) or int8 (c int32, exact, wrapping).
 /// Any strides of a and b; c has unit stride along N. Zero sizes are legal. One thread; allocates nothing if `scratch` is
-/// large enough already. Error for float: K u Σ|a b|, u = 2^-24; sums run along the depth in order.
+/// large enough already. Error for float: K u Σ|a b|, u = 2^-24; sums run in order along blocks of the depth, which are added in order.
 template <class Arch = arch::native, class A, class B, class Acc>
 void gemm(const view<A, 2>& a_view, const view<B, 2>& b_view, const view<Acc, 2>& c, workspace& scratch,
           bool accumulate = false)

@@ -116,20 +116,18 @@ SEQMIX_INLINE void micro_kernel(typename Product::accumulator (&accumulators)[Ro
     }
 }
 
-/// C = begin + left · right for one panel: `rows` rows, `depth` steps. begin(row, v) gives the register that a sum starts
-/// from; end(row, v, sum) takes it while it is still in a register. Neither is called for rows that do not exist.
-template <class Product, int Vectors, class Begin, class End>
+/// left · right for one panel: `rows` rows, `depth` steps. end(row, v, sum) takes each register of sums while it is one; it
+/// is not called for rows that do not exist.
+template <class Product, int Vectors, class End>
 SEQMIX_INLINE void mma(index rows, index depth, const left_operand& left, const right_panel<typename Product::word>& right,
-                       const Begin& begin, const End& end)
+                       const End& end)
 {
+    using accumulator = typename Product::accumulator;
     constexpr int block = blocking<typename Product::arch>::rows;
     for (index row = 0; row < rows; row += block) {
         const index live = rows - row < block ? rows - row : block;
-        typename Product::accumulator sum[block][Vectors];
-        simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
-            const index at = row + (m < live ? m : live - 1);
-            simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[m][v] = begin(at, v); });
-        });
+        accumulator sum[block][Vectors];
+        simd::unroll<block * Vectors>([&](auto i) SEQMIX_INLINE_LAMBDA { sum[i / Vectors][i % Vectors] = accumulator::zero(); });
         micro_kernel<Product>(sum, left, row, live, right, depth);
         simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
             if (m < live) {
