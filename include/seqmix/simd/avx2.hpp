@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <seqmix/simd/vec.hpp>
+#include <seqmix/simd/emulated.hpp>
 
 #if SEQMIX_HAS_AVX2
 
@@ -155,6 +155,7 @@ struct f32 {
     friend SEQMIX_INLINE mask operator<=(f32 a, f32 b) { return {_mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ))}; }
     friend SEQMIX_INLINE mask operator==(f32 a, f32 b) { return {_mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ))}; }
     friend SEQMIX_INLINE f32 select(mask m, f32 a, f32 b) { return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(m.v))}; }
+    friend SEQMIX_INLINE i32 as_int(f32 a) { return {_mm256_castps_si256(a.v)}; }
     friend SEQMIX_INLINE float reduce_add(f32 a)
     {
         __m128 sum = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
@@ -192,17 +193,9 @@ struct f32 {
         return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23))};
     }
     static SEQMIX_INLINE f32 widen(i32 bits) { return {_mm256_castsi256_ps(shift_left<16>(bits).v)}; }
-    SEQMIX_INLINE i32 bf16_bits() const
-    {
-        const i32 bits{_mm256_castps_si256(v)};
-        const i32 odd = shift_right<16>(bits) & i32::broadcast(1);
-        const i32 rounded = shift_right<16>(bits + i32::broadcast(0x7fff) + odd);
-        const i32 quiet = shift_right<16>(bits) | i32::broadcast(0x40);
-        return select(mask{_mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q))}, quiet, rounded);
-    }
     SEQMIX_INLINE __m128i round_to_bf16() const
     {
-        const __m256i bits = bf16_bits().v;
+        const __m256i bits = simd::bf16_bits(*this).v;
         return _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
     }
 };
@@ -210,27 +203,17 @@ struct f32 {
 SEQMIX_INLINE f32 to_float(i32 a) { return {_mm256_cvtepi32_ps(a.v)}; }
 SEQMIX_INLINE i32 to_int(f32 a) { return {_mm256_cvtps_epi32(a.v)}; }
 SEQMIX_INLINE f32 as_float(i32 a) { return {_mm256_castsi256_ps(a.v)}; }
-SEQMIX_INLINE i32 as_int(f32 a) { return {_mm256_castps_si256(a.v)}; }
 
 } // namespace simd::avx2_lanes
 
 namespace simd {
 
 template <>
-struct backend<arch::avx2> {
+struct backend<arch::avx2> : without_narrow_products<avx2_lanes::f32, avx2_lanes::i32> {
     using f32 = avx2_lanes::f32;
     using i32 = avx2_lanes::i32;
     using mask = avx2_lanes::mask;
     static constexpr int registers = 16;
-    static constexpr bool has_bf16_dot = false;
-    static constexpr int left_int8_offset = 0;
-
-    static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
-    {
-        const i32 upper = i32::broadcast(static_cast<std::int32_t>(0xffff0000u));
-        acc = fma(as_float(shift_left<16>(a)), as_float(shift_left<16>(b)), acc);
-        return fma(as_float(a & upper), as_float(b & upper), acc);
-    }
 
     /// Through 16-bit halves: products of two int8 summed in pairs stay below 2^16, so nothing saturates.
     static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
@@ -239,8 +222,6 @@ struct backend<arch::avx2> {
         const __m256i even_b = _mm256_srai_epi16(_mm256_slli_epi16(b.v, 8), 8), odd_b = _mm256_srai_epi16(b.v, 8);
         return acc + i32{_mm256_madd_epi16(even_a, even_b)} + i32{_mm256_madd_epi16(odd_a, odd_b)};
     }
-
-    static SEQMIX_INLINE i32 join_bf16(f32 row0, f32 row1) { return row0.bf16_bits() | shift_left<16>(row1.bf16_bits()); }
 };
 
 } // namespace simd

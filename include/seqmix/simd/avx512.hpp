@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <seqmix/simd/vec.hpp>
+#include <seqmix/simd/emulated.hpp>
 
 #if SEQMIX_HAS_AVX512
 
@@ -132,6 +132,7 @@ struct f32 {
     friend SEQMIX_INLINE mask operator<=(f32 a, f32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
     friend SEQMIX_INLINE mask operator==(f32 a, f32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
     friend SEQMIX_INLINE f32 select(mask m, f32 a, f32 b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
+    friend SEQMIX_INLINE i32 as_int(f32 a) { return {_mm512_castps_si512(a.v)}; }
     friend SEQMIX_INLINE float reduce_add(f32 a)
     {
         const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, a.v, 0), _mm512_maskz_extractf32x8_ps(0xff, a.v, 1));
@@ -177,42 +178,23 @@ struct f32 {
 
     static SEQMIX_INLINE f32 widen(i32 bits) { return {_mm512_castsi512_ps(shift_left<16>(bits).v)}; }
     SEQMIX_INLINE __m256i round_to_f16() const { return _mm512_maskz_cvtps_ph(every, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-    /// By integers, not by the BF16 instruction: that one flushes subnormals, and storage keeps them.
-    SEQMIX_INLINE i32 bf16_bits() const
-    {
-        const i32 bits{_mm512_castps_si512(v)};
-        const i32 odd = shift_right<16>(bits) & i32::broadcast(1);
-        const i32 rounded = shift_right<16>(bits + i32::broadcast(0x7fff) + odd);
-        const i32 quiet = shift_right<16>(bits) | i32::broadcast(0x40);
-        return select(mask{_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q)}, quiet, rounded);
-    }
-    SEQMIX_INLINE __m256i round_to_bf16() const { return _mm512_maskz_cvtepi32_epi16(every, bf16_bits().v); }
+    SEQMIX_INLINE __m256i round_to_bf16() const { return _mm512_maskz_cvtepi32_epi16(every, simd::bf16_bits(*this).v); }
 };
 
 SEQMIX_INLINE f32 to_float(i32 a) { return {_mm512_maskz_cvtepi32_ps(every, a.v)}; }
 SEQMIX_INLINE i32 to_int(f32 a) { return {_mm512_maskz_cvtps_epi32(every, a.v)}; }
 SEQMIX_INLINE f32 as_float(i32 a) { return {_mm512_castsi512_ps(a.v)}; }
-SEQMIX_INLINE i32 as_int(f32 a) { return {_mm512_castps_si512(a.v)}; }
 
 } // namespace simd::avx512_lanes
 
 namespace simd {
 
 template <>
-struct backend<arch::avx512> {
+struct backend<arch::avx512> : without_narrow_products<avx512_lanes::f32, avx512_lanes::i32> {
     using f32 = avx512_lanes::f32;
     using i32 = avx512_lanes::i32;
     using mask = avx512_lanes::mask;
     static constexpr int registers = 32;
-    static constexpr bool has_bf16_dot = false;
-    static constexpr int left_int8_offset = 0;
-
-    static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
-    {
-        const i32 upper = i32::broadcast(static_cast<std::int32_t>(0xffff0000u));
-        acc = fma(as_float(shift_left<16>(a)), as_float(shift_left<16>(b)), acc);
-        return fma(as_float(a & upper), as_float(b & upper), acc);
-    }
 
     /// Through 16-bit halves: products of two int8 summed in pairs stay below 2^16, so nothing saturates.
     static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
@@ -221,8 +203,6 @@ struct backend<arch::avx512> {
         const __m512i even_b = _mm512_srai_epi16(_mm512_slli_epi16(b.v, 8), 8), odd_b = _mm512_srai_epi16(b.v, 8);
         return acc + i32{_mm512_madd_epi16(even_a, even_b)} + i32{_mm512_madd_epi16(odd_a, odd_b)};
     }
-
-    static SEQMIX_INLINE i32 join_bf16(f32 row0, f32 row1) { return row0.bf16_bits() | shift_left<16>(row1.bf16_bits()); }
 };
 
 #if SEQMIX_HAS_AVX512_BF16

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <seqmix/simd/vec.hpp>
+#include <seqmix/simd/emulated.hpp>
 
 #if SEQMIX_HAS_NEON
 
@@ -129,7 +129,7 @@ struct f32 {
     }
 
     SEQMIX_INLINE void store(float* p) const { vst1q_f32(p, v); }
-    SEQMIX_INLINE void store(bf16* p) const { store_halves(p, vmovn_u32(bf16_bits())); }
+    SEQMIX_INLINE void store(bf16* p) const { store_halves(p, vmovn_u32(vreinterpretq_u32_s32(simd::bf16_bits(*this).v))); }
     SEQMIX_INLINE void store(f16* p) const { store_halves(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
     template <class T>
     SEQMIX_INLINE void store(T* p, index n) const
@@ -164,6 +164,7 @@ struct f32 {
     friend SEQMIX_INLINE mask operator<=(f32 a, f32 b) { return {vcleq_f32(a.v, b.v)}; }
     friend SEQMIX_INLINE mask operator==(f32 a, f32 b) { return {vceqq_f32(a.v, b.v)}; }
     friend SEQMIX_INLINE f32 select(mask m, f32 a, f32 b) { return {vbslq_f32(m.v, a.v, b.v)}; }
+    friend SEQMIX_INLINE i32 as_int(f32 a) { return {vreinterpretq_s32_f32(a.v)}; }
     friend SEQMIX_INLINE float reduce_add(f32 a) { return vaddvq_f32(a.v); }
     friend SEQMIX_INLINE float reduce_max(f32 a) { return vmaxvq_f32(a.v); }
 
@@ -180,41 +181,22 @@ struct f32 {
     {
         return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23))};
     }
-    /// Rounded to bf16, in the lower halves.
-    SEQMIX_INLINE uint32x4_t bf16_bits() const
-    {
-        const uint32x4_t bits = vreinterpretq_u32_f32(v);
-        const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
-        const uint32x4_t rounded = vshrq_n_u32(vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd), 16);
-        const uint32x4_t quiet = vorrq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(0x40));
-        return vbslq_u32(vceqq_f32(v, v), rounded, quiet);
-    }
 };
 
 SEQMIX_INLINE f32 to_float(i32 a) { return {vcvtq_f32_s32(a.v)}; }
 SEQMIX_INLINE i32 to_int(f32 a) { return {vcvtnq_s32_f32(a.v)}; }
 SEQMIX_INLINE f32 as_float(i32 a) { return {vreinterpretq_f32_s32(a.v)}; }
-SEQMIX_INLINE i32 as_int(f32 a) { return {vreinterpretq_s32_f32(a.v)}; }
 
 } // namespace simd::neon_lanes
 
 namespace simd {
 
 template <>
-struct backend<arch::neon> {
+struct backend<arch::neon> : without_narrow_products<neon_lanes::f32, neon_lanes::i32> {
     using f32 = neon_lanes::f32;
     using i32 = neon_lanes::i32;
     using mask = neon_lanes::mask;
     static constexpr int registers = 32;
-    static constexpr bool has_bf16_dot = false;
-    static constexpr int left_int8_offset = 0;
-
-    static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
-    {
-        const i32 upper = i32::broadcast(static_cast<std::int32_t>(0xffff0000u));
-        acc = fma(as_float(shift_left<16>(a)), as_float(shift_left<16>(b)), acc);
-        return fma(as_float(a & upper), as_float(b & upper), acc);
-    }
 
     /// Products of two int8 have at most 15 bits, (-128)² included; they are summed in pairs in 32 bits, so nothing
     /// wraps.
@@ -224,11 +206,6 @@ struct backend<arch::neon> {
         const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a8), vget_low_s8(b8)));
         const int32x4_t high = vpaddlq_s16(vmull_high_s8(a8, b8));
         return {vaddq_s32(acc.v, vpaddq_s32(low, high))};
-    }
-
-    static SEQMIX_INLINE i32 join_bf16(f32 row0, f32 row1)
-    {
-        return {vreinterpretq_s32_u32(vsliq_n_u32(row0.bf16_bits(), row1.bf16_bits(), 16))};
     }
 };
 

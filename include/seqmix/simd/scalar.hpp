@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <seqmix/simd/vec.hpp>
+#include <seqmix/simd/emulated.hpp>
 
 #include <cmath>
 #include <cstring>
@@ -130,6 +130,7 @@ struct f32 {
     friend SEQMIX_INLINE mask operator<=(f32 a, f32 b) { return {a.v <= b.v}; }
     friend SEQMIX_INLINE mask operator==(f32 a, f32 b) { return {a.v == b.v}; }
     friend SEQMIX_INLINE f32 select(mask m, f32 a, f32 b) { return m.v ? a : b; }
+    friend SEQMIX_INLINE i32 as_int(f32 a) { return {std::bit_cast<std::int32_t>(a.v)}; }
     friend SEQMIX_INLINE float reduce_add(f32 a) { return a.v; }
     friend SEQMIX_INLINE float reduce_max(f32 a) { return a.v; }
     friend SEQMIX_INLINE void transpose(f32 (&)[1]) {}
@@ -148,27 +149,17 @@ SEQMIX_INLINE f32 to_float(i32 a) { return {static_cast<float>(a.v)}; }
 /// A NaN gives 0, so that elementary functions may convert one and go on; vector instructions give some integer too.
 SEQMIX_INLINE i32 to_int(f32 a) { return {a.v == a.v ? static_cast<std::int32_t>(round(a).v) : 0}; }
 SEQMIX_INLINE f32 as_float(i32 a) { return {std::bit_cast<float>(a.v)}; }
-SEQMIX_INLINE i32 as_int(f32 a) { return {std::bit_cast<std::int32_t>(a.v)}; }
 
 } // namespace simd::scalar_lanes
 
 namespace simd {
 
 template <>
-struct backend<arch::scalar> {
+struct backend<arch::scalar> : without_narrow_products<scalar_lanes::f32, scalar_lanes::i32> {
     using f32 = scalar_lanes::f32;
     using i32 = scalar_lanes::i32;
     using mask = scalar_lanes::mask;
     static constexpr int registers = 16;
-    static constexpr bool has_bf16_dot = false;
-    static constexpr int left_int8_offset = 0;
-
-    static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
-    {
-        const i32 upper = i32::broadcast(static_cast<std::int32_t>(0xffff0000u));
-        acc = fma(as_float(shift_left<16>(a)), as_float(shift_left<16>(b)), acc);
-        return fma(as_float(a & upper), as_float(b & upper), acc);
-    }
 
     static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
     {
@@ -178,11 +169,6 @@ struct backend<arch::scalar> {
                                               static_cast<std::int8_t>(b.bits() >> byte));
         }
         return i32::wrap(sum);
-    }
-
-    static SEQMIX_INLINE i32 join_bf16(f32 row0, f32 row1)
-    {
-        return i32::wrap(bf16(row0.v).bits | static_cast<std::uint32_t>(bf16(row1.v).bits) << 16);
     }
 };
 
