@@ -71,9 +71,9 @@ void forward_any(index items, index queries, const view<const T, 3>& shape_q, co
     const bool bare = sizeof...(Parts) == 0 && opt.weighting == weighting::softmax && opt.softcap == 0.0f &&
                       !opt.alibi_slopes && !opt.bias && !opt.mask && scale > 0.0f;
     if (!bare) {
-        run(every_part, either_weights<Arch>{{log2_e}, {opt.sigmoid_bias}, opt.weighting});
+        run(every_part, either_weights<Arch>{{1.0f}, {opt.sigmoid_bias}, opt.weighting});
     } else if constexpr (sizeof...(Parts) == 0) {
-        run(score<>{scale, {}}, softmax_weights<Arch>{scale * log2_e});
+        run(score<>{scale, {}}, softmax_weights<Arch>{scale});
     }
 }
 
@@ -193,7 +193,8 @@ void forward_batch(const char* door, const view<const T, 4>& q, const view<const
 /// the same type or float. Any strides; unit stride of the last axis is the fast path. H is a multiple of Hkv, and query
 /// head h reads key head h / (H / Hkv). Zero sizes are legal. `options` says the rest; `ctx` who runs it, on what scratch.
 /// Extra memory does not grow with Lq or Lk. Results are bit-identical for every number of threads, and for every way to
-/// cut the queries of a call into several.
+/// cut the queries of a call into several (but for bf16 products on tiles that hold NaN or infinities, where rows that see
+/// none of them may be rounded otherwise).
 ///
 /// A row that sees no key gives 0 (and lse -inf, or the sink where there is one). NaN and infinities reach the rows that
 /// see them and no others.

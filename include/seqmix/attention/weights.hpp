@@ -10,10 +10,9 @@ SEQMIX_NAMESPACE_BEGIN
 namespace attention {
 
 inline constexpr float log2_e = 1.44269504088896340736f;
-inline constexpr float ln_2 = 0.693147180559945309417f;
 
-/// Running maximum m (of factor · score, in units of log 2), running sum of exponentials l, and what the last tile did to
-/// the outputs so far.
+/// Running maximum m of the scores as they stand in tiles, running sum of exponentials l, and what the last tile did to the
+/// outputs so far.
 template <class Arch>
 struct lane_state {
     static constexpr int columns = query_panel<Arch>::columns;
@@ -31,21 +30,22 @@ struct lane_state {
     }
 };
 
-/// Online softmax (Milakov & Gimelshein 2018; Dao 2023, algorithm 1, lines 9 and 10), weights exp2(factor · s - m).
+/// Online softmax (Milakov & Gimelshein 2018; Dao 2023, algorithm 1, lines 9 and 10), weights exp2((s - m) · unit · log2 e).
+/// The difference is taken first: it is exactly 0 for the largest score, however large that is.
 template <class Arch>
 struct softmax_weights {
     using f32 = simd::f32<Arch>;
     static constexpr int columns = query_panel<Arch>::columns;
     static constexpr int vectors = query_panel<Arch>::vectors;
 
-    float factor; ///< scale · log2 e of scores as they stand in the tile
+    float unit; ///< what a score as it stands in the tile is worth: 1, or the scale where that is still to come
 
     /// m' = max(m, row max), P = exp2(S - m'), l' = l · c + row sum of P with c = exp2(m - m').
     /// A lane that has seen nothing keeps m = -inf; it subtracts 0 instead, so that no inf - inf arises.
     template <int Vectors>
     SEQMIX_NOINLINE void absorb(float* scores, index keys, lane_state<Arch>& state) const
     {
-        const f32 scaled = f32::broadcast(factor);
+        const f32 to_power = f32::broadcast(unit * log2_e);
         f32 top[Vectors], sum[Vectors], shift[Vectors];
         simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { top[v] = f32::broadcast(minus_infinity); });
         const float* score = scores;
@@ -55,16 +55,16 @@ struct softmax_weights {
         simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
             float* const maximum = state.maximum + v * f32::lanes;
             const f32 before = f32::load(maximum);
-            const f32 after = max(before, top[v] * scaled);
+            const f32 after = max(before, top[v]);
             shift[v] = select(after == f32::broadcast(minus_infinity), f32::zero(), after);
             after.store(maximum);
-            simd::exp2_nonpositive(before - shift[v]).store(state.correction + v * f32::lanes);
+            simd::exp2_nonpositive((before - shift[v]) * to_power).store(state.correction + v * f32::lanes);
             sum[v] = f32::zero(); // of this tile alone: long sums stay accurate, see README.md
         });
         float* weight = scores;
         for (index key = 0; key < keys; ++key, weight += columns) {
             simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
-                const f32 p = simd::exp2_nonpositive(fma(f32::load(weight + v * f32::lanes), scaled, -shift[v]));
+                const f32 p = simd::exp2_nonpositive((f32::load(weight + v * f32::lanes) - shift[v]) * to_power);
                 sum[v] = sum[v] + p;
                 p.store(weight + v * f32::lanes);
             });
@@ -81,13 +81,13 @@ struct softmax_weights {
                 float (&lse)[columns]) const
     {
         for (int lane = 0; lane < columns; lane += f32::lanes) {
-            const f32 before = f32::load(state.maximum + lane);
-            const f32 sink = f32::load(sinks + lane) * f32::broadcast(log2_e);
+            const f32 before = f32::load(state.maximum + lane) * f32::broadcast(unit);
+            const f32 sink = f32::load(sinks + lane);
             const f32 top = max(before, sink);
             const f32 shift = select(top == f32::broadcast(minus_infinity), f32::zero(), top);
-            const f32 correction = simd::exp2_nonpositive(before - shift);
-            const f32 total = fma(f32::load(state.sum + lane), correction, simd::exp2_nonpositive(sink - shift));
-            fma(shift, f32::broadcast(ln_2), simd::log(total)).store(lse + lane);
+            const f32 correction = simd::exp(before - shift);
+            const f32 total = fma(f32::load(state.sum + lane), correction, simd::exp(sink - shift));
+            (shift + simd::log(total)).store(lse + lane);
             // A total of 0: nothing seen, not even NaN.
             select(total == f32::zero(), f32::zero(), correction / total).store(factor_of + lane);
         }

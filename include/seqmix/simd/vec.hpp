@@ -49,7 +49,7 @@ concept float_lanes = requires(V a, V (&square)[V::lanes], float* f, const float
     { V::lanes } -> std::convertible_to<int>;
     { V::zero() } -> std::same_as<V>;
     { V::broadcast(1.0f) } -> std::same_as<V>;
-    { V::load(cf) } -> std::same_as<V>; // any alignment, here and below
+    { V::load(cf) } -> std::same_as<V>; // aligned as one element is, no more; here and below
     { V::load(cf, n) } -> std::same_as<V>; // the first n lanes (0 <= n, n may exceed the lanes); the rest are 0 and not read
     { V::load(cb) } -> std::same_as<V>; // widening, exact
     { V::load(cb, n) } -> std::same_as<V>;
@@ -73,7 +73,7 @@ concept float_lanes = requires(V a, V (&square)[V::lanes], float* f, const float
     { abs(a) } -> std::same_as<V>;
     { sqrt(a) } -> std::same_as<V>;
     { round(a) } -> std::same_as<V>; // to the nearest integer, ties to even; |a| may be anything, infinities too
-    { scale_by_power(a, a) } -> std::same_as<V>; // a 2^n, rounded once, for |a| in [1/4, 4] and integers n in [-300, 300]
+    { scale_by_power(a, a) } -> std::same_as<V>; // a 2^n, rounded once, for |a| in [1/4, 4] and integers n in [-300, 300]; NaN if either is
     { reduce_add(a) } -> std::same_as<float>;
     { reduce_max(a) } -> std::same_as<float>;
     transpose(square); // a square of registers, rows to columns
@@ -129,7 +129,7 @@ concept backend_of = float_lanes<f32<Arch>> && integer_lanes<i32<Arch>> &&
                          { select(m, x, x) } -> std::same_as<f32<Arch>>; // first where true
                          { select(m, i, i) } -> std::same_as<i32<Arch>>;
                          { to_float(i) } -> std::same_as<f32<Arch>>;
-                         { to_int(x) } -> std::same_as<i32<Arch>>; // to nearest even, for |x| < 2^31
+                         { to_int(x) } -> std::same_as<i32<Arch>>; // to nearest even, for |x| < 2^31; some number for NaN
                          { as_float(i) } -> std::same_as<f32<Arch>>; // the same bits
                          { as_int(x) } -> std::same_as<i32<Arch>>;
                          // Two bf16 in each 32-bit lane, lower half first: acc + a0 b0 + a1 b1. Products are exact; sums
