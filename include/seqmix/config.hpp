@@ -41,16 +41,16 @@
 // All code stands in an inline namespace whose name spells every flag that changes generated code (features.hpp says
 // why). Our types can't cross a boundary between units compiled with different flags: cross it with pointers and sizes.
 #ifndef SEQMIX_ABI_TAG
-#define SEQMIX_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y) \
-    abi_##a##_##b##_##c##_##d##e##f##g##h##i##j##k##l##m##n##o##p##q##r##s##t##u##v##w##_##x##y
+#define SEQMIX_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z) \
+    abi_##a##_##b##_##c##_##d##e##f##g##h##i##j##k##l##m##n##o##p##q##r##s##t##u##v##w##x##_##y##z
 #define SEQMIX_PASTE(...) SEQMIX_PASTE_(__VA_ARGS__)
 #define SEQMIX_ABI_TAG                                                                                              \
     SEQMIX_PASTE(SEQMIX_VERSION_MAJOR, SEQMIX_VERSION_MINOR, SEQMIX_VERSION_PATCH, SEQMIX_TAG_SSE2,                 \
                  SEQMIX_TAG_SSE42, SEQMIX_TAG_AVX, SEQMIX_TAG_AVX2, SEQMIX_TAG_FMA, SEQMIX_TAG_F16C,                \
                  SEQMIX_TAG_BMI2, SEQMIX_TAG_AVXVNNI, SEQMIX_TAG_AVX512F, SEQMIX_TAG_AVX512BW, SEQMIX_TAG_AVX512DQ, \
                  SEQMIX_TAG_AVX512VL, SEQMIX_TAG_AVX512VNNI, SEQMIX_TAG_AVX512BF16, SEQMIX_TAG_AVX512FP16,          \
-                 SEQMIX_TAG_NEON, SEQMIX_TAG_DOTPROD, SEQMIX_TAG_I8MM, SEQMIX_TAG_ARMBF16, SEQMIX_TAG_SVE,          \
-                 SEQMIX_MAX_ISA, SEQMIX_EXCEPTIONS)
+                 SEQMIX_TAG_NEON, SEQMIX_TAG_DOTPROD, SEQMIX_TAG_I8MM, SEQMIX_TAG_ARMBF16, SEQMIX_TAG_ARMFP16,      \
+                 SEQMIX_TAG_SVE, SEQMIX_MAX_ISA, SEQMIX_EXCEPTIONS)
 #endif
 
 #define SEQMIX_NAMESPACE_BEGIN \
