@@ -198,11 +198,12 @@ public:
 
     explicit operator bool() const { return what_.run != nullptr; }
 
-    /// The first run, which is not counted; and how many fill a millisecond.
+    /// The first run, which is not counted; and how many fill ten milliseconds, so that what the neighbours in turn left of
+    /// the caches does not count.
     void warm_up()
     {
-        for (double seconds = once(); seconds < 1e-3 && repeats_ < 1 << 20; seconds = once()) {
-            repeats_ = seconds * 16 < 1e-3 ? repeats_ * 16 : static_cast<int>(1.1e-3 * repeats_ / seconds) + 1;
+        for (double seconds = once(); seconds < 1e-2 && repeats_ < 1 << 20; seconds = once()) {
+            repeats_ = seconds * 16 < 1e-2 ? repeats_ * 16 : static_cast<int>(1.1e-2 * repeats_ / seconds) + 1;
         }
         best_ = 1e30;
         spent_ = 0;
