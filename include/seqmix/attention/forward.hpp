@@ -103,11 +103,14 @@ void check_operands(const checker& check, const view<const T, Rank>& q, const vi
     const auto apart = [&](const byte_range& written, const char* writer, const auto& operand, const char* name) {
         check.require(!written.overlaps(reach(operand)), writer, " overlaps ", name, ": its memory from first to last element must be apart");
     };
-    apart(reach(out), "out", q, "q"), apart(reach(out), "out", k, "k"), apart(reach(out), "out", v, "v");
-    if (opt.lse) {
-        apart(reach(opt.lse), "lse", q, "q"), apart(reach(opt.lse), "lse", k, "k"), apart(reach(opt.lse), "lse", v, "v");
-        apart(reach(opt.lse), "lse", out, "out");
-    }
+    const auto apart_from_all = [&](const byte_range& written, const char* writer) {
+        apart(written, writer, q, "q"), apart(written, writer, k, "k"), apart(written, writer, v, "v");
+        apart(written, writer, opt.bias, "bias"), apart(written, writer, opt.mask, "mask");
+        apart(written, writer, opt.sinks, "sinks"), apart(written, writer, opt.alibi_slopes, "alibi_slopes");
+    };
+    apart_from_all(reach(out), "out");
+    apart_from_all(reach(opt.lse), "lse");
+    apart(reach(opt.lse), "lse", out, "out");
     check.require(!(opt.softcap < 0.0f) && opt.softcap <= std::numeric_limits<float>::max(), "softcap is ",
                   static_cast<double>(opt.softcap), ", but must be finite and at least ", 0);
     check.require(!opt.scale || std::isfinite(*opt.scale), "scale is not finite");

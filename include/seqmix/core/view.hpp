@@ -155,6 +155,7 @@ public:
     constexpr index extent(std::size_t axis) const { return view_.extent(axis); }
     constexpr index stride(std::size_t axis) const { return view_.stride(axis); }
     constexpr T* data() const { return view_.data(); }
+    constexpr const view<T, Rank>& stored() const { return view_; }
 
     /// Whether this can be spread over `shape`.
     constexpr bool fits(const std::array<index, Rank>& shape) const
@@ -187,6 +188,12 @@ byte_range reach(const view<T, Rank>& v)
     const auto at = reinterpret_cast<std::uintptr_t>(v.data());
     const auto size = static_cast<index>(sizeof(T));
     return {at + static_cast<std::uintptr_t>(low * size), at + static_cast<std::uintptr_t>((high + 1) * size)};
+}
+
+template <class T, std::size_t Rank>
+byte_range reach(const broadcast_view<T, Rank>& v)
+{
+    return v ? reach(v.stored()) : byte_range{};
 }
 
 SEQMIX_NAMESPACE_END
