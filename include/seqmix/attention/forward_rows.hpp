@@ -48,14 +48,13 @@ struct row_scratch {
 
     row_scratch(arena& a, index block_panels, index key_size, index value_size, int part_tiles)
     {
-        constexpr int group = product::group;
         tile_keys = keys_per_tile(key_size, value_size);
         panels = a.take<query_panel<Arch>>(block_panels);
         states = a.take<lane_state<Arch>>(block_panels);
         queries = a.take<word>(block_panels * key_source<Arch, T>::words(key_size) * columns);
         outputs = a.take<float>(block_panels * value_size * columns);
         scores = a.take<float>(tile_keys * columns);
-        weights = a.take<word>(group > 1 ? (tile_keys + group - 1) / group * columns : 0);
+        weights = a.take<word>(product::group > 1 ? tile::depth_words<product>(tile_keys) * columns : 0);
         parts = a.take<float>(part_tiles * part_size());
         visible = a.take<float>(tile_keys * columns);
         keys = a.take<word>(key_source<Arch, T>::scratch_words(tile_keys, key_size));
@@ -135,7 +134,7 @@ public:
         float* const out = s_.outputs + p * value_size_ * columns;
         const word* const weights = weight_words<Used>(run.count);
         tile::mma<product, Used>(
-            value_size_, (run.count + product::group - 1) / product::group, values.operand(run.first), {weights, columns},
+            value_size_, tile::depth_words<product>(run.count), values.operand(run.first), {weights, columns},
             [&](index channel, int v, f32 sum) SEQMIX_INLINE_LAMBDA {
                 float* const at = out + channel * columns + v * lanes;
                 fma(f32::load(at), correction[v], sum).store(at);

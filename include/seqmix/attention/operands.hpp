@@ -23,7 +23,7 @@ class key_source {
     using word = typename product::word;
 
 public:
-    static index words(index key_size) { return (key_size + product::group - 1) / product::group; }
+    static index words(index key_size) { return tile::depth_words<product>(key_size); }
     static index scratch_words(index tile_keys, index key_size) { return tile_keys * words(key_size); }
 
     key_source(const view<const T, 2>& keys, word* scratch, bool copies_pay) : keys_(keys), copy_(scratch)
@@ -70,7 +70,7 @@ class value_source {
 public:
     static index scratch_words(index tile_keys, index value_size)
     {
-        return (tile_keys + product::group - 1) / product::group * value_size;
+        return tile::depth_words<product>(tile_keys) * value_size;
     }
 
     value_source(const view<const T, 2>& values, word* scratch, bool copies_pay) : values_(values), copy_(scratch)

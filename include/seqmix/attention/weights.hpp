@@ -36,7 +36,6 @@ template <class Arch>
 struct softmax_weights {
     using f32 = simd::f32<Arch>;
     static constexpr int columns = query_panel<Arch>::columns;
-    static constexpr int vectors = query_panel<Arch>::vectors;
 
     float unit; ///< what a score as it stands in the tile is worth: 1, or the scale where that is still to come
 

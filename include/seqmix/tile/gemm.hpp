@@ -58,25 +58,40 @@ SEQMIX_NOINLINE void multiply_panel(const left_operand& a, index rows, const typ
 
 } // namespace detail
 
+namespace detail {
+
+/// Both packed blocks, as large as the problem needs them.
+template <class Product>
+struct gemm_buffers {
+    using blocks = gemm_blocking<typename Product::arch>;
+    typename Product::word* right;
+    typename Product::word* left;
+
+    gemm_buffers(arena& a, index rows, index columns, index depth)
+    {
+        constexpr index width = blocking<typename Product::arch>::columns;
+        const index words = depth_words<Product>(depth) < blocks::depth_words ? depth_words<Product>(depth) : blocks::depth_words;
+        const index wide = columns < blocks::columns ? (columns + width - 1) / width * width : blocks::columns;
+        right = a.take<typename Product::word>(words * wide);
+        left = a.take<typename Product::word>(words * (rows < blocks::rows ? rows : blocks::rows));
+    }
+};
+
+} // namespace detail
+
 /// Bytes of scratch that gemm asks for.
 template <class Arch, class Element>
 index gemm_scratch(index rows, index columns, index depth)
 {
-    using product = product<Arch, Element>;
-    using blocks = gemm_blocking<Arch>;
-    constexpr index width = blocking<Arch>::columns;
-    const index words = depth_words<product>(depth) < blocks::depth_words ? depth_words<product>(depth) : blocks::depth_words;
-    const index wide = columns < blocks::columns ? (columns + width - 1) / width * width : blocks::columns;
-    const index tall = rows < blocks::rows ? rows : blocks::rows;
     arena measure;
-    measure.take<typename product::word>(words * wide);
-    measure.take<typename product::word>(words * tall);
+    static_cast<void>(detail::gemm_buffers<product<Arch, Element>>(measure, rows, columns, depth));
     return static_cast<index>(measure.used());
 }
 
 /// c [M, N] = a [M, K] · b [K, N] (+ c where `accumulate`). Elements float, bf16 (c float) or int8 (c int32, exact, wrapping).
 /// Any strides of a and b; c has unit stride along N. Zero sizes are legal. One thread; allocates nothing if `scratch` is
-/// large enough already. Error for float: K u Σ|a b|, u = 2^-24; sums run in order along blocks of the depth, which are added in order.
+/// large enough already. Error for float: K u Σ|a b|, u = 2^-24; sums run in order along blocks
+/// of the depth, which are added in order.
 template <class Arch = arch::native, class A, class B, class Acc>
 void gemm(const view<A, 2>& a_view, const view<B, 2>& b_view, const view<Acc, 2>& c, workspace& scratch,
           bool accumulate = false)
@@ -105,10 +120,9 @@ void gemm(const view<A, 2>& a_view, const view<B, 2>& b_view, const view<Acc, 2>
     }
 
     arena carve(scratch.reserve(static_cast<std::size_t>(gemm_scratch<Arch, Element>(rows, columns, depth))));
-    const index block_words = depth_words<product>(depth) < blocks::depth_words ? depth_words<product>(depth) : blocks::depth_words;
-    const index wide = columns < blocks::columns ? (columns + width - 1) / width * width : blocks::columns;
-    word* const right = carve.take<word>(block_words * wide);
-    word* const left = carve.take<word>(block_words * (rows < blocks::rows ? rows : blocks::rows));
+    const detail::gemm_buffers<product> packed_blocks(carve, rows, columns, depth);
+    word* const right = packed_blocks.right;
+    word* const left = packed_blocks.left;
 
     for (index column = 0; column < columns; column += blocks::columns) {
         const index n = columns - column < blocks::columns ? columns - column : blocks::columns;

@@ -64,6 +64,13 @@ struct product<Arch, std::int8_t> {
     }
 };
 
+/// Words along the depth.
+template <class Product>
+constexpr index depth_words(index depth)
+{
+    return (depth + Product::group - 1) / Product::group;
+}
+
 /// A left operand in memory: the word of (row, step) stands at base + row · row_stride + step · depth_stride. Strides are
 /// in bytes, and words need no alignment: rows of bf16 in user memory are read as pairs where they stand.
 struct left_operand {

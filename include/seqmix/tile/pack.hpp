@@ -11,13 +11,6 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace tile {
 
-/// Words along the depth.
-template <class Product>
-constexpr index depth_words(index depth)
-{
-    return (depth + Product::group - 1) / Product::group;
-}
-
 /// Packs b [depth, columns] into panels: panel n holds columns [n · width, (n + 1) · width), depth_words x width words, the
 /// last one padded with zeros.
 template <class Product, class Element>
