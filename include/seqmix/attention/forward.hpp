@@ -129,6 +129,13 @@ void check_operands(const checker& check, const view<const T, Rank>& q, const vi
                   "query_offset is given, but causal already places the queries: use causal::offset");
 }
 
+/// The given position of a batch item's or sequence's first query, if any.
+inline std::optional<index> given_offset(const options& opt, index item)
+{
+    if (!opt.query_offset) { return {}; }
+    return opt.query_offset(opt.query_offset.extent(0) == 1 ? 0 : item);
+}
+
 /// A door's element types.
 template <class Q, class K, class V, class Out>
 constexpr void check_types()
@@ -176,14 +183,12 @@ void forward_batch(const char* door, const view<const T, 4>& q, const view<const
     if (batch == 0 || heads == 0 || queries == 0) { return; }
 
     const auto item_of = [&](index b) {
-        std::optional<index> offset;
-        if (opt.query_offset) { offset = opt.query_offset(opt.query_offset.extent(0) == 1 ? 0 : b); }
         return item<T, Out>{q[b],
                             k[b],
                             v[b],
                             out[b],
                             opt.lse ? opt.lse[b] : view<float, 2>{},
-                            visibility(opt, queries, opt.kv_lengths ? opt.kv_lengths(b) : keys, offset)};
+                            visibility(opt, queries, opt.kv_lengths ? opt.kv_lengths(b) : keys, given_offset(opt, b))};
     };
     forward_any<Arch, T, Out>(batch, queries, q[0], v[0], opt, item_of, ctx, parts...);
 }
@@ -283,14 +288,12 @@ void forward_packed(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& 
     const view<Out, 3> outh = out.transposed(0, 1);
     const auto item_of = [&](index n) {
         const index q0 = cu_queries(n), q1 = cu_queries(n + 1), k0 = cu_keys(n), k1 = cu_keys(n + 1);
-        std::optional<index> offset;
-        if (opt.query_offset) { offset = opt.query_offset(opt.query_offset.extent(0) == 1 ? 0 : n); }
         return detail::item<T, Out>{qh.slice(1, q0, q1),
                                     kh.slice(1, k0, k1),
                                     vh.slice(1, k0, k1),
                                     outh.slice(1, q0, q1),
                                     opt.lse ? opt.lse[0].slice(1, q0, q1) : view<float, 2>{},
-                                    visibility(opt, q1 - q0, opt.kv_lengths ? opt.kv_lengths(n) : k1 - k0, offset)};
+                                    visibility(opt, q1 - q0, opt.kv_lengths ? opt.kv_lengths(n) : k1 - k0, detail::given_offset(opt, n))};
     };
     detail::forward_any<Arch, T, Out>(sequences, longest, qh, vh, opt, item_of, ctx);
 }
