@@ -227,6 +227,14 @@ const std::vector<refusal> refusals = {
     {"out on q", [](door& d) { d.place_out(d.q_memory.data() + 119, 0); }, {"out overlaps q"}},
     {"out on k", [](door& d) { d.place_out(d.k_memory.data(), 1); }, {"out overlaps k"}},
     {"out on v", [](door& d) { d.place_out(d.v_memory.data() + 20, -1); }, {"out overlaps v"}},
+    {"out on bias", [](door& d) { d.options.bias = sm::view<const float, 1>(d.out_memory.data() + 1, {6}); }, {"out overlaps bias"}},
+    {"out on mask", [](door& d) { d.options.mask = sm::view(reinterpret_cast<const bool*>(d.out_memory.data()), {6}); }, {"out overlaps mask"}},
+    {"out on sinks", [](door& d) { d.options.sinks = {d.out_memory.data(), {4}}; }, {"out overlaps sinks"}},
+    {"out on slopes", [](door& d) { d.options.alibi_slopes = {d.out_memory.data(), {4}}; }, {"out overlaps alibi_slopes"}},
+    {"lse on bias", [](door& d) {
+         d.options.lse = d.lse(2, 4, 3);
+         d.options.bias = sm::view<const float, 1>(d.lse_memory.data(), {6});
+     }, {"lse overlaps bias"}},
     {"lse on q", [](door& d) { d.options.lse = d.lse_at(d.q_memory.data()); }, {"lse overlaps q"}},
     {"lse on k", [](door& d) { d.options.lse = d.lse_at(d.k_memory.data() + 119); }, {"lse overlaps k"}},
     {"lse on v", [](door& d) { d.options.lse = d.lse_at(d.v_memory.data()); }, {"lse overlaps v"}},
