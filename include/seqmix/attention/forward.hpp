@@ -3,6 +3,7 @@
 
 #include <seqmix/attention/forward_rows.hpp>
 #include <seqmix/core/executor.hpp>
+#include <seqmix/core/operands.hpp>
 
 #include <cmath>
 
@@ -84,12 +85,7 @@ void check_operands(const checker& check, const view<const T, Rank>& q, const vi
                     const options& opt)
 {
     constexpr std::size_t last = Rank - 1;
-    const auto given = [&](const auto& operand, const char* name) {
-        check.require(operand.data() != nullptr || operand.empty(), name, " is null, but its shape has ", operand.size(),
-                      " elements");
-        for (index extent : operand.extents()) { check.require(extent >= 0, name, " has a negative extent: ", extent); }
-    };
-    given(q, "q"), given(k, "k"), given(v, "v"), given(out, "out");
+    check_given(check, q, "q"), check_given(check, k, "k"), check_given(check, v, "v"), check_given(check, out, "out");
     const index heads = q.extent(head_axis), kv_heads = k.extent(head_axis);
     check.require(heads == 0 || (kv_heads > 0 && heads % kv_heads == 0), "k has ", kv_heads,
                   " heads, which does not divide q's ", heads);
@@ -101,7 +97,7 @@ void check_operands(const checker& check, const view<const T, Rank>& q, const vi
     check.equal(out.extent(last), v.extent(last), "out's head size", "v's");
 
     const auto apart = [&](const byte_range& written, const char* writer, const auto& operand, const char* name) {
-        check.require(!written.overlaps(reach(operand)), writer, " overlaps ", name, ": its memory from first to last element must be apart");
+        check_apart(check, written, writer, operand, name);
     };
     const auto apart_from_all = [&](const byte_range& written, const char* writer) {
         apart(written, writer, q, "q"), apart(written, writer, k, "k"), apart(written, writer, v, "v");
@@ -252,20 +248,11 @@ void forward_packed(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& 
     const checker check("attention::forward_packed");
     detail::check_operands<3, T, Out>(check, q, k, v, out, 1, 0, opt);
     check.require(!opt.bias && !opt.mask, "bias or mask is given, but packed sequences take neither");
-    check.require(cu_queries.data() != nullptr && cu_queries.extent(0) >= 1, "cu_queries is empty");
+    check_offsets(check, cu_queries, "cu_queries", q.extent(0), "q");
+    check_offsets(check, cu_keys, "cu_keys", k.extent(0), "k");
     check.equal(cu_keys.extent(0), cu_queries.extent(0), "cu_keys' length", "cu_queries'");
-    check.require(cu_keys.data() != nullptr, "cu_keys is null");
     const index sequences = cu_queries.extent(0) - 1, heads = q.extent(1);
     index longest = 0;
-    const auto offsets = [&](const view<const index, 1>& cu, const char* name, index total, const char* operand) {
-        check.require(cu(0) == 0, name, " starts at ", cu(0), ", not at ", 0);
-        for (index n = 0; n < sequences; ++n) {
-            check.require(cu(n) <= cu(n + 1), name, " decreases from ", cu(n), " to ", cu(n + 1));
-        }
-        check.require(cu(sequences) == total, name, " ends at ", cu(sequences), ", but ", operand, " has length ", total);
-    };
-    offsets(cu_queries, "cu_queries", q.extent(0), "q");
-    offsets(cu_keys, "cu_keys", k.extent(0), "k");
     for (index n = 0; n < sequences; ++n) {
         const index rows = cu_queries(n + 1) - cu_queries(n), keys = cu_keys(n + 1) - cu_keys(n);
         longest = rows > longest ? rows : longest;

@@ -30,7 +30,7 @@ struct head_group {
 /// Scratch of one worker, all of it.
 template <class Arch, class T>
 struct row_scratch {
-    using product = tile::product<Arch, compute_element<Arch, T>>;
+    using product = tile::product<Arch, tile::compute_element<Arch, T>>;
     using word = typename product::word;
     static constexpr int columns = query_panel<Arch>::columns;
 
@@ -68,7 +68,7 @@ struct row_scratch {
 template <class Arch, class T, class Out>
 class panel_block {
     using f32 = simd::f32<Arch>;
-    using product = tile::product<Arch, compute_element<Arch, T>>;
+    using product = tile::product<Arch, tile::compute_element<Arch, T>>;
     using word = typename product::word;
     static constexpr int lanes = f32::lanes;
     static constexpr int columns = query_panel<Arch>::columns;

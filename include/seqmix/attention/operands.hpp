@@ -10,15 +10,11 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace attention {
 
-/// The element that a backend multiplies for a storage type: bf16 where it has the dot product, else float.
-template <class Arch, class T>
-using compute_element = std::conditional_t<std::is_same_v<T, bf16> && simd::backend<Arch>::has_bf16_dot, bf16, float>;
-
 /// The keys of one head and batch item, a tile at a time. Words run along the head size. `copies_pay` says that several
 /// panels will read a tile, so that a copy is worth making where rows crowd one another.
 template <class Arch, class T>
 class key_source {
-    using element = compute_element<Arch, T>;
+    using element = tile::compute_element<Arch, T>;
     using product = tile::product<Arch, element>;
     using word = typename product::word;
 
@@ -63,7 +59,7 @@ private:
 /// The values likewise. Words run along the keys: for bf16 two rows are joined, which user memory never is.
 template <class Arch, class T>
 class value_source {
-    using element = compute_element<Arch, T>;
+    using element = tile::compute_element<Arch, T>;
     using product = tile::product<Arch, element>;
     using word = typename product::word;
 

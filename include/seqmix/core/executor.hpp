@@ -103,25 +103,46 @@ public:
     template <class Body>
     void for_each(index tasks, std::size_t scratch_bytes, Body&& body) const
     {
-        if (tasks <= 0) { return; }
-        const int workers = tasks < concurrency_ ? static_cast<int>(tasks) : (concurrency_ < 1 ? 1 : concurrency_);
-        const std::size_t each = (scratch_bytes + scratch_alignment - 1) / scratch_alignment * scratch_alignment;
-        workspace own;
-        std::byte* const memory = (scratch_ == nullptr ? own : *scratch_).reserve(each * static_cast<std::size_t>(workers));
-        if (run_ == nullptr || workers == 1) {
-            for (index task = 0; task < tasks; ++task) { body(task, memory); }
-            return;
-        }
-        std::atomic<index> next{0};
-        auto work = [&](int worker) {
-            for (index task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) {
-                body(task, memory + each * static_cast<std::size_t>(worker));
-            }
+        in_phases(tasks, scratch_bytes, 0, [&](std::byte*, const auto& phase) { phase(tasks, body); });
+    }
+
+    /// For work in several phases, each of which needs all of the one before: calls work(shared, phase) once, on the calling
+    /// thread; phase(tasks, body) is for_each with at most `most_tasks` tasks. `shared` is `shared_bytes` of scratch that
+    /// keep what they hold from phase to phase; a worker's own scratch does not.
+    template <class Work>
+    void in_phases(index most_tasks, std::size_t scratch_bytes, std::size_t shared_bytes, Work&& work) const
+    {
+        if (most_tasks <= 0) { return; }
+        const auto whole_lines = [](std::size_t bytes) {
+            return (bytes + scratch_alignment - 1) / scratch_alignment * scratch_alignment;
         };
-        run_(executor_, workers, job(work));
+        const std::size_t each = whole_lines(scratch_bytes), shared = whole_lines(shared_bytes);
+        const int most_workers = workers_for(most_tasks);
+        workspace own;
+        workspace& scratch = scratch_ == nullptr ? own : *scratch_;
+        std::byte* const memory = scratch.reserve(shared + each * static_cast<std::size_t>(most_workers));
+        work(memory, [&](index tasks, auto&& body) {
+            const int workers = workers_for(tasks);
+            if (run_ == nullptr || workers == 1) {
+                for (index task = 0; task < tasks; ++task) { body(task, memory + shared); }
+                return;
+            }
+            std::atomic<index> next{0};
+            auto share = [&](int worker) {
+                for (index task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) {
+                    body(task, memory + shared + each * static_cast<std::size_t>(worker));
+                }
+            };
+            run_(executor_, workers, job(share));
+        });
     }
 
 private:
+    int workers_for(index tasks) const
+    {
+        return tasks < concurrency_ ? static_cast<int>(tasks) : (concurrency_ < 1 ? 1 : concurrency_);
+    }
+
     void* executor_ = nullptr;
     void (*run_)(void*, int, const job&) = nullptr;
     int concurrency_ = 1;

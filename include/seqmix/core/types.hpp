@@ -13,6 +13,10 @@ SEQMIX_NAMESPACE_BEGIN
 /// Lengths, positions and strides: 64-bit and signed, so that differences and negative strides are ordinary numbers.
 using index = std::int64_t;
 
+/// The smaller and the larger of two, ours so that no weak copy of std::min from a unit with other flags is ever called.
+constexpr index smaller(index a, index b) { return b < a ? b : a; }
+constexpr index larger(index a, index b) { return a < b ? b : a; }
+
 namespace detail {
 
 /// Rounds the magnitude of a float to a narrower format with `exponent_bits` and `mantissa_bits`, to nearest even, with

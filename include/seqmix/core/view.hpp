@@ -120,6 +120,15 @@ public:
         return v;
     }
 
+    /// Runs through `axis` from its end; moves nothing.
+    constexpr view reversed(std::size_t axis) const
+    {
+        view v = *this;
+        if (extents_[axis] > 0) { v.data_ += (extents_[axis] - 1) * strides_[axis]; }
+        v.strides_[axis] = -strides_[axis];
+        return v;
+    }
+
 private:
     T* data_ = nullptr;
     std::array<index, Rank> extents_{};
@@ -130,6 +139,15 @@ template <class T, class Extent, std::size_t Rank>
 view(T*, const Extent (&)[Rank]) -> view<T, Rank>;
 template <class T, class Extent, class Stride, std::size_t Rank>
 view(T*, const Extent (&)[Rank], const Stride (&)[Rank]) -> view<T, Rank>;
+
+/// The same numbers with a first axis of one element.
+template <class T, std::size_t Rank>
+constexpr view<T, Rank + 1> with_leading_axis(const view<T, Rank>& v)
+{
+    std::array<index, Rank + 1> extents{1}, strides{0};
+    for (std::size_t axis = 0; axis < Rank; ++axis) { extents[axis + 1] = v.extent(axis), strides[axis + 1] = v.stride(axis); }
+    return {v.data(), extents, strides};
+}
 
 /// An operand that is spread over a larger shape by the usual rule: extents are matched from the last axis, and an axis
 /// that is missing or has extent 1 is repeated. Built from a view of any rank up to `Rank`.

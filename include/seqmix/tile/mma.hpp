@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <type_traits>
 
 // The micro-kernel, and the verb over it.
 //
@@ -22,6 +23,10 @@
 
 SEQMIX_NAMESPACE_BEGIN
 namespace tile {
+
+/// The element that a backend multiplies for a storage type: bf16 where it has the dot product, else float.
+template <class Arch, class T>
+using compute_element = std::conditional_t<std::is_same_v<T, bf16> && simd::backend<Arch>::has_bf16_dot, bf16, float>;
 
 /// How elements of one type are multiplied: the word that a lane holds, how many depth elements a word groups, and the
 /// multiply-add of the backend.
@@ -84,6 +89,9 @@ struct left_operand {
         return {reinterpret_cast<const std::byte*>(base), row_stride * static_cast<index>(sizeof(T)),
                 depth_stride * static_cast<index>(sizeof(T))};
     }
+
+    left_operand from_row(index row) const { return {base + row * row_stride, row_stride, depth_stride}; }
+    left_operand from_step(index step) const { return {base + step * depth_stride, row_stride, depth_stride}; }
 };
 
 /// A panel of the right operand: step s holds its registers at base + s · stride.
