@@ -120,7 +120,7 @@ struct f32 {
     }
     SEQMIX_INLINE void store(f16* p) const
     {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), round_to_f16());
     }
     SEQMIX_INLINE void store(f16* p, index n) const
     {
@@ -128,6 +128,10 @@ struct f32 {
         store(all);
         copy_first(all, p, n);
     }
+    SEQMIX_INLINE void stream(float* p) const { _mm256_stream_ps(p, v); }
+    SEQMIX_INLINE void stream(bf16* p) const { _mm_stream_si128(reinterpret_cast<__m128i*>(p), round_to_bf16()); }
+    SEQMIX_INLINE void stream(f16* p) const { _mm_stream_si128(reinterpret_cast<__m128i*>(p), round_to_f16()); }
+    static SEQMIX_INLINE void stream_fence() { _mm_sfence(); }
 
     friend SEQMIX_INLINE f32 operator+(f32 a, f32 b) { return {_mm256_add_ps(a.v, b.v)}; }
     friend SEQMIX_INLINE f32 operator-(f32 a, f32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -198,6 +202,7 @@ struct f32 {
         const __m256i bits = simd::bf16_bits(*this).v;
         return _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
     }
+    SEQMIX_INLINE __m128i round_to_f16() const { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 };
 
 SEQMIX_INLINE f32 to_float(i32 a) { return {_mm256_cvtepi32_ps(a.v)}; }

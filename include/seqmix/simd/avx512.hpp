@@ -90,7 +90,7 @@ struct i32 {
 
 struct f32 {
     static constexpr int lanes = 16;
-    static constexpr bool has_scale = true; // scale_by_power is one instruction; math.hpp asks
+    static constexpr bool has_scale = true; // scale_by_power is one instruction, for any n, infinities too; math.hpp asks
     __m512 v;
 
     static SEQMIX_INLINE f32 zero() { return {_mm512_setzero_ps()}; }
@@ -111,6 +111,10 @@ struct f32 {
     SEQMIX_INLINE void store(bf16* p, index n) const { _mm256_mask_storeu_epi16(p, first(n), round_to_bf16()); }
     SEQMIX_INLINE void store(f16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), round_to_f16()); }
     SEQMIX_INLINE void store(f16* p, index n) const { _mm256_mask_storeu_epi16(p, first(n), round_to_f16()); }
+    SEQMIX_INLINE void stream(float* p) const { _mm512_stream_ps(p, v); }
+    SEQMIX_INLINE void stream(bf16* p) const { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), round_to_bf16()); }
+    SEQMIX_INLINE void stream(f16* p) const { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), round_to_f16()); }
+    static SEQMIX_INLINE void stream_fence() { _mm_sfence(); }
 
     friend SEQMIX_INLINE f32 operator+(f32 a, f32 b) { return {_mm512_add_ps(a.v, b.v)}; }
     friend SEQMIX_INLINE f32 operator-(f32 a, f32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -146,6 +150,29 @@ struct f32 {
         __m128 top = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
         top = _mm_max_ps(top, _mm_movehl_ps(top, top));
         return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
+    }
+
+    /// Lane i: the sum over the lanes of register i. Four rounds of exchanges and sums, each of half as many registers as the one
+    /// before: 30 shuffles and 15 sums.
+    friend SEQMIX_INLINE f32 reduce_add_rows(const f32 (&row)[16])
+    {
+        __m512 pair[8], four[4];
+        unroll<8>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            const __m512 a = row[2 * i].v, b = row[2 * i + 1].v;
+            pair[i] = _mm512_add_ps(_mm512_maskz_unpacklo_ps(every, a, b), _mm512_maskz_unpackhi_ps(every, a, b));
+        });
+        unroll<4>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            const __m512 a = pair[2 * i], b = pair[2 * i + 1];
+            four[i] = _mm512_add_ps(_mm512_maskz_shuffle_ps(every, a, b, 0x44), _mm512_maskz_shuffle_ps(every, a, b, 0xee));
+        });
+        const auto join = [](__m512 a, __m512 b, auto low, auto high) SEQMIX_INLINE_LAMBDA {
+            return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, a, b, low), _mm512_maskz_shuffle_f32x4(every, a, b, high));
+        };
+        constexpr std::integral_constant<int, 0x44> low_half{};
+        constexpr std::integral_constant<int, 0xee> high_half{};
+        constexpr std::integral_constant<int, 0x88> even{};
+        constexpr std::integral_constant<int, 0xdd> odd{};
+        return {join(join(four[0], four[1], low_half, high_half), join(four[2], four[3], low_half, high_half), even, odd)};
     }
 
     /// Four rounds of two-way exchanges at distances 1, 2, 4 and 8: 64 shuffles for 256 elements.

@@ -155,25 +155,44 @@ SEQMIX_INLINE V log1p_tail(V f)
 template <float_lanes V>
 SEQMIX_INLINE V exp2(V x)
 {
-    const V c = max(V::broadcast(-152.0f), min(V::broadcast(129.0f), x)); // of a NaN and a bound, the second
-    const auto n = detail::nearest(c);
-    return detail::scale(detail::exp2_reduced(c - n.value), n);
+    if constexpr (detail::has_scale<V>) {
+        // The rest of an infinity is NaN, for which any number will do: the power decides. Of a NaN and a bound, the second.
+        const V n = round(x);
+        return scale_by_power(detail::exp2_reduced(max(x - n, V::broadcast(-0.5f))), n);
+    } else {
+        const V c = max(V::broadcast(-152.0f), min(V::broadcast(129.0f), x));
+        const auto n = detail::nearest(c);
+        return detail::scale(detail::exp2_reduced(c - n.value), n);
+    }
 }
 
-/// 2^x for x <= 0 with fewer instructions: 9 where scale_by_power is one, with all that exp2 promises; else 12, and
+/// 2^x for x <= 0 with fewer instructions: 9 where scale_by_power is one, which is all that exp2 takes too; else 12, and
 /// then for x < -126.5 the result is 0 instead of a subnormal. Positive x gives anything.
 template <float_lanes V>
 SEQMIX_INLINE V exp2_nonpositive(V x)
 {
     if constexpr (detail::has_scale<V>) {
-        const V c = max(V::broadcast(-152.0f), x);
-        const V n = round(c);
-        return scale_by_power(detail::exp2_reduced(c - n), n);
+        return exp2(x);
     } else {
         const V c = max(V::broadcast(-127.0f), x);
         const auto n = detail::nearest(c);
         return detail::exp2_reduced(c - n.value) * detail::power_of_two(n.bits);
     }
+}
+
+/// 2^(a b) for |a b| <= 125, a decay over a step: 10 instructions, the product included, which is not rounded. 1.79 ulp.
+/// Beyond that range any number, infinity or NaN. The NaN of arithmetic gives NaN; one whose lowest 9 bits are set may not.
+template <float_lanes V>
+SEQMIX_INLINE V exp2_of_product(V a, V b)
+{
+    // Adding 1.5 · 2^23 leaves the nearest integer in the lowest bits: as a number once that is taken away again, and as
+    // an integer ready to be shifted into the exponent, from which all above falls out.
+    const V shift = V::broadcast(0x1.8p23f);
+    const V shifted = fma(a, b, shift);
+    const V negative_rest = fnma(a, b, shifted - shift);
+    const V mantissa = detail::polynomial(negative_rest, {1.0f, -0x1.62e424p-1f, 0x1.ebf9b4p-3f, -0x1.c6bad0p-5f,
+                                                          0x1.3cecfap-7f, -0x1.5a9e28p-10f}); // exp2_reduced(-x)
+    return as_float(as_int(mantissa) + shift_left<23>(as_int(shifted)));
 }
 
 /// e^x. 0.92 ulp. exp(0) is 1; -infinity gives 0; what exceeds the largest float gives infinity.

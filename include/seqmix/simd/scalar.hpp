@@ -101,6 +101,13 @@ struct f32 {
     {
         if (n > 0) { store(p); }
     }
+    /// No instruction that every compiler offers goes past the caches: an ordinary store, and nothing to wait for.
+    template <class T>
+    SEQMIX_INLINE void stream(T* p) const
+    {
+        store(p);
+    }
+    static SEQMIX_INLINE void stream_fence() {}
 
     friend SEQMIX_INLINE f32 operator+(f32 a, f32 b) { return {a.v + b.v}; }
     friend SEQMIX_INLINE f32 operator-(f32 a, f32 b) { return {a.v - b.v}; }

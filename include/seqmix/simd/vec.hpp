@@ -61,6 +61,10 @@ concept float_lanes = requires(V a, V (&square)[V::lanes], float* f, const float
     a.store(b, n);
     a.store(h);
     a.store(h, n);
+    a.stream(f); // past the caches where the set can; p lies on a multiple of the bytes written
+    a.stream(b);
+    a.stream(h);
+    V::stream_fence(); // after the last stream of a thread, before another thread is told
     { a + a } -> std::same_as<V>;
     { a - a } -> std::same_as<V>;
     { a * a } -> std::same_as<V>;

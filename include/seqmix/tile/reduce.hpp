@@ -39,6 +39,22 @@ void row_sums(const matrix<Arch>& in, float* sums)
     }
 }
 
+/// Lane i: the sum over the lanes of register i, by halves. Takes the square apart.
+template <class Arch>
+SEQMIX_INLINE simd::f32<Arch> row_sums(simd::f32<Arch> (&square)[simd::lanes<Arch>])
+{
+    constexpr int lanes = simd::lanes<Arch>;
+    if constexpr (requires { reduce_add_rows(square); }) {
+        return reduce_add_rows(square);
+    } else {
+        transpose(square);
+        for (int half = lanes / 2; half > 0; half /= 2) {
+            for (int i = 0; i < half; ++i) { square[i] = square[i] + square[i + half]; }
+        }
+        return square[0];
+    }
+}
+
 /// maxima[r] = max_c in(r, c), -inf for no columns. A row with NaN gives some number or NaN: sort NaN out before.
 template <class Arch>
 void row_maxima(const matrix<Arch>& in, float* maxima)
