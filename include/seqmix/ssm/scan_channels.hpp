@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/core/workspace.hpp>
+#include <seqmix/simd/math.hpp>
+#include <seqmix/ssm/blocking.hpp>
+#include <seqmix/ssm/options.hpp>
+#include <seqmix/tile/block.hpp>
+
+#include <limits>
+
+// The selective scan of a block of channels through time. Channels stand in lanes, states in registers; nothing of size
+// L · D · N ever exists. Time has two axes, so that the columns of an image are as good a sequence as its rows.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace ssm {
+
+/// One sequence: [channels or groups, states, outer time, inner time], token t standing at (t / inner, t % inner).
+template <class T, class Delta, class Out>
+struct scan_sequence {
+    view<const T, 3> u;
+    view<const Delta, 3> delta;
+    view<const float, 2> A; ///< [D, N]
+    view<const T, 4> B, C;  ///< [G, N, outer, inner]
+    view<const T, 3> z;
+    view<Out, 3> out;
+    view<const float, 1> D, delta_bias;
+    bool softplus;
+    ssm::decay decay;
+    bool accumulate;
+    view<float, 3> snapshots; ///< [S, D, N]
+    index snapshot_interval;
+
+    index tokens() const { return u.extent(1) * u.extent(2); }
+};
+
+/// The state of a block of channels, as the sweeps have it: for each register of channels, for each state, one register.
+template <class Arch>
+struct lane_states {
+    float* data;
+    index states;
+    SEQMIX_INLINE float* at(index group, index state) const { return data + (group * states + state) * simd::lanes<Arch>; }
+};
+
+template <class Arch>
+struct scan_scratch {
+    static constexpr index lanes = simd::lanes<Arch>, tile_size = scan_blocking<Arch>::most_vectors * lanes;
+
+    float *step, *input, *output, *power, *other; ///< [groups][tokens][lanes]: delta, delta u, y; e^-delta to the states behind; z
+    float *B, *C;                                 ///< [slab][padded states]
+    lane_states<Arch> A, h;
+    float* decay_time; ///< [channels], right behind h: Σ delta since the start
+
+    /// Floats of h and decay_time, which together are what a stretch of time leaves to the next.
+    static constexpr index carried(index channels, index states) { return channels * (states + 1); }
+
+    scan_scratch(arena& a, const scan_blocking<Arch>& sizes, index states)
+    {
+        const index channels = sizes.channels, padded = (states + lanes - 1) / lanes * lanes;
+        for (float** tile : {&step, &input, &output, &power, &other}) { *tile = a.take<float>(tile_size); }
+        B = a.take<float>(sizes.slab * padded), C = a.take<float>(sizes.slab * padded);
+        A = {a.take<float>(channels * states), states};
+        h = {a.take<float>(carried(channels, states)), states};
+        decay_time = h.data + channels * states;
+    }
+};
+
+/// The lines that the next tile has for a register of channels, asked for while this one is computed: channels stand a page
+/// apart, or tokens do, and hardware foresees neither.
+struct read_ahead {
+    static constexpr int most_streams = 4;
+    tile::block_lines stream[most_streams];
+    index rows = 0;
+
+    SEQMIX_INLINE void operator()(index row) const
+    {
+        if (row < rows) {
+            simd::unroll<most_streams>([&](auto i) SEQMIX_INLINE_LAMBDA { stream[i].ask_for(row); });
+        }
+    }
+};
+
+/// What the sweeps of one register of channels read and write in a tile. (Loops copy it: the compiler must think that a store
+/// of a register may change what a pointer points at, and would read it anew for every token.)
+struct scan_tile {
+    const float *step, *input;
+    float *output, *power;
+    const float *B, *C;
+    index tokens, states_stride;
+    read_ahead ahead;
+};
+
+/// h = 2^(delta A) h + (delta u) B for |delta A| <= 125, where A has been multiplied by log2(e).
+struct bounded_decay {
+    template <class V>
+    static SEQMIX_INLINE V step(V dt, V a, V h, V add)
+    {
+        return fma(simd::exp2_of_product(dt, a), h, add);
+    }
+};
+/// The same for any numbers, and with the same bits where the other is right: which of the two computes a tile depends on what
+/// else is in it.
+struct any_decay {
+    template <class V>
+    static SEQMIX_INLINE V step(V dt, V a, V h, V add)
+    {
+        const V x = dt * a;
+        return fma(select(abs(x) <= V::broadcast(125.0f), simd::exp2_of_product(dt, a), simd::exp2(x)), h, add);
+    }
+};
+
+/// `States` states of one register of channels through a tile; they stay in registers. Per token and state: the exponential,
+/// a product and two multiply-adds, two broadcasts of B and C. (Gu & Dao 2023, equation 2)
+template <class Arch, int States, class Decay>
+SEQMIX_NOINLINE void sweep(const scan_tile& tile, float* h, const float* a, index first_state)
+{
+    using f32 = simd::f32<Arch>;
+    constexpr int lanes = f32::lanes;
+    f32 state[States];
+    simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA { state[n] = f32::load(h + n * lanes); });
+    const scan_tile at = tile;
+    const float *B = at.B + first_state, *C = at.C + first_state;
+    for (index t = 0; t < at.tokens; ++t, B += at.states_stride, C += at.states_stride) {
+        const f32 dt = f32::load(at.step + t * lanes), x = f32::load(at.input + t * lanes);
+        f32 y = f32::load(at.output + t * lanes);
+        simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA {
+            state[n] = Decay::step(dt, f32::load(a + n * lanes), state[n], x * f32::broadcast(B[n]));
+            y = fma(state[n], f32::broadcast(C[n]), y);
+        });
+        y.store(at.output + t * lanes);
+        at.ahead(t);
+    }
+    simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA { state[n].store(h + n * lanes); });
+}
+
+/// The same where A[d, n] = -(n + 1): e^(delta A_n) is the (n + 1)-th power of e^-delta, which stands in `step`. Four chains
+/// of products, each by the fourth power, so that none is long: (n + 1) / 4 + 3 roundings.
+template <class Arch, int States>
+SEQMIX_NOINLINE void sweep_powers(const scan_tile& tile, float* h, index first_state)
+{
+    using f32 = simd::f32<Arch>;
+    constexpr int lanes = f32::lanes, chains = States < 4 ? States : 4;
+    f32 state[States];
+    simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA { state[n] = f32::load(h + n * lanes); });
+    const scan_tile at = tile;
+    const float *B = at.B + first_state, *C = at.C + first_state;
+    for (index t = 0; t < at.tokens; ++t, B += at.states_stride, C += at.states_stride) {
+        const f32 decay = f32::load(at.step + t * lanes), x = f32::load(at.input + t * lanes);
+        f32 power[chains];
+        power[0] = f32::load(at.power + t * lanes) * decay;
+        simd::unroll<chains - 1>([&](auto i) SEQMIX_INLINE_LAMBDA { power[i + 1] = power[i] * decay; });
+        const f32 square = decay * decay, fourth = square * square;
+        f32 y = f32::load(at.output + t * lanes);
+        simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA {
+            constexpr int chain = n % chains;
+            if constexpr (n >= chains) { power[chain] = power[chain] * fourth; }
+            state[n] = fma(power[chain], state[n], x * f32::broadcast(B[n]));
+            y = fma(state[n], f32::broadcast(C[n]), y);
+        });
+        y.store(at.output + t * lanes);
+        power[(States - 1) % chains].store(at.power + t * lanes);
+        at.ahead(t);
+    }
+    simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA { state[n].store(h + n * lanes); });
+}
+
+/// A block of channels of one group, through any stretch of one sequence.
+template <class Arch, class T, class Delta, class Out>
+class channel_scan {
+    using f32 = simd::f32<Arch>;
+    using blocking = scan_blocking<Arch>;
+    static constexpr index lanes = f32::lanes;
+
+public:
+    channel_scan(const scan_sequence<T, Delta, Out>& s, const blocking& sizes, index first_channel, index channels,
+                 const scan_scratch<Arch>& scratch)
+        : s_(s), sizes_(sizes), first_(first_channel), channels_(channels), groups_((channels + lanes - 1) / lanes), states_(s.A.extent(1)),
+          padded_((states_ + lanes - 1) / lanes * lanes), group_(s.B.extent(0) == 0 ? 0 : first_channel / (s.u.extent(0) / s.B.extent(0))),
+          at_(scratch)
+    {
+        load_states(s.A, at_.A);
+        f32 largest = f32::zero();
+        for (index i = 0; i < groups_ * states_ * lanes; i += lanes) {
+            const f32 a = f32::load(at_.A.data + i) * f32::broadcast(0x1.715476p+0f); // exponentials are powers of two
+            select(a == a, a, f32::broadcast(std::numeric_limits<float>::quiet_NaN())).store(at_.A.data + i);
+            largest = max(abs(a), largest);
+        }
+        largest_A_ = reduce_max(largest);
+    }
+
+    void start_from_zero()
+    {
+        for (index i = 0; i < groups_ * lanes * (states_ + 1); ++i) { at_.h.data[i] = 0.0f; }
+        for (index i = 0; i < groups_ * lanes; ++i) { at_.decay_time[i] = 0.0f; }
+    }
+
+    /// [D, N] of all channels.
+    template <class State>
+    void load_state(const view<State, 2>& from)
+    {
+        load_states(from, at_.h);
+    }
+    template <class State>
+    void store_state(const view<State, 2>& to) const
+    {
+        for (index g = 0; g < groups_; ++g) {
+            store_block<Arch>(tile::lane_groups{at_.h.at(g, 0), lanes, 0}, channel_block(to, g));
+        }
+    }
+
+    /// h = decay over the time that has passed since start_from_zero, times `before`, + h: what a stretch that began with zeros
+    /// would hold if it had begun with `before`. (The state-passing identity of linear recurrences.)
+    void add_decayed(const float* before)
+    {
+        for (index g = 0; g < groups_; ++g) {
+            const f32 time = f32::load(at_.decay_time + g * lanes);
+            for (index n = 0; n < states_; ++n) {
+                const f32 keep = simd::exp2(time * f32::load(at_.A.at(g, n)));
+                float* const h = at_.h.at(g, n);
+                fma(keep, f32::load(before + (h - at_.h.data)), f32::load(h)).store(h);
+            }
+        }
+    }
+
+    /// For add_decayed, to be asked for before time runs.
+    void keep_time() { keeps_time_ = true; }
+
+    /// Tokens [first, last). Writes outputs only where `with_outputs`.
+    void run(index first, index last, bool with_outputs = true)
+    {
+        const index interval = with_outputs && s_.snapshots ? s_.snapshot_interval : 0;
+        for (index begin = first, end = first; begin < last; begin = end) {
+            end = smaller(last, begin + sizes_.slab);
+            if (interval > 0) { end = smaller(end, begin - begin % interval + interval); }
+            load_coefficients(s_.B, begin, end - begin, at_.B);
+            load_coefficients(s_.C, begin, end - begin, at_.C);
+            for (index g = 0; g < groups_; g += sizes_.groups) {
+                for (index t = begin; t < end; t += sizes_.tokens) {
+                    const span now = {t, smaller(sizes_.tokens, end - t)};
+                    fetch(g, now);
+                    advance(g, now, (t - begin) * padded_, next_tile(g, now, begin, end, last));
+                    if (with_outputs) { finish(g, now); }
+                }
+            }
+            if (interval > 0 && end % interval == 0) { store_state(s_.snapshots[end / interval - 1]); }
+        }
+    }
+
+private:
+    /// Tokens [first, first + count).
+    struct span {
+        index first, count;
+    };
+    struct place {
+        index group;
+        span tokens;
+    };
+    /// What run() does after a tile of the slab [begin, end): the next tile of these channels, the next channels of this slab, or
+    /// the first of the next slab.
+    place next_tile(index g, span now, index begin, index end, index last) const
+    {
+        const index after = now.first + now.count;
+        if (after < end) { return {g, {after, smaller(sizes_.tokens, end - after)}}; }
+        if (g + sizes_.groups < groups_) { return {g + sizes_.groups, {begin, smaller(sizes_.tokens, end - begin)}}; }
+        return {0, {end, smaller(sizes_.tokens, last - end)}};
+    }
+
+    /// [D, N] as lanes of channels, states along rows.
+    template <class Number>
+    tile::block<Number> channel_block(const view<Number, 2>& of, index g) const
+    {
+        return {of.data() + first_of(g) * of.stride(0), of.stride(1), of.stride(0), states_, live(g)};
+    }
+    template <class Number>
+    void load_states(const view<Number, 2>& from, const lane_states<Arch>& to) const
+    {
+        for (index g = 0; g < groups_; ++g) {
+            load_block<Arch>(channel_block(from, g), tile::lane_groups{to.at(g, 0), lanes, 0});
+        }
+    }
+
+    /// Calls body(block of tokens, its first token counted from t) for each run of tokens whose distance in memory is one stride:
+    /// `of` [columns, outer, inner].
+    template <class Number, class Body>
+    static void for_runs(const view<Number, 3>& of, index first_column, index columns, index t, index count, const Body& body)
+    {
+        const index inner = of.extent(2);
+        for (index done = 0, run = 0; done < count; done += run) {
+            const index o = (t + done) / inner, i = (t + done) % inner;
+            run = smaller(inner - i, count - done);
+            body(tile::block<Number>{of.data() + first_column * of.stride(0) + o * of.stride(1) + i * of.stride(2), of.stride(2),
+                                     of.stride(0), run, columns},
+                 done);
+        }
+    }
+    /// The channels of a tile from register g on.
+    index first_of(index g) const { return first_ + g * lanes; }
+    index tile_channels(index g) const { return smaller(sizes_.groups * lanes, channels_ - g * lanes); }
+
+    /// function(x, register of channels, where it will stand) on every register of a tile's channels, on its way to `to`.
+    template <class Number, class Function>
+    SEQMIX_INLINE void load_channels(const view<Number, 3>& from, index g, index t, index count, float* to, const Function& function) const
+    {
+        for_runs(from, first_of(g), tile_channels(g), t, count, [&](const auto& run, index done) SEQMIX_INLINE_LAMBDA {
+            load_block<Arch>(run, tile::lane_groups{to + done * lanes, lanes, count * lanes}, function);
+        });
+    }
+    void load_coefficients(const view<const T, 4>& from, index t, index count, float* to) const
+    {
+        for_runs(from[group_], 0, states_, t, count, [&](const auto& run, index done) {
+            load_block<Arch>(run, tile::lane_groups{to + done * padded_, padded_, lanes});
+        });
+    }
+
+    /// step = delta after bias and softplus; input = delta u; output = D u.
+    void fetch(index g, span now)
+    {
+        const index t = now.first, count = now.count;
+        f32 bias[blocking::most_groups], skip[blocking::most_groups];
+        for (index i = 0; i < groups_of(g); ++i) {
+            bias[i] = s_.delta_bias ? channel_numbers(s_.delta_bias, g + i) : f32::zero();
+            skip[i] = s_.D ? channel_numbers(s_.D, g + i) : f32::zero();
+        }
+        if (s_.softplus) {
+            load_channels(s_.delta, g, t, count, at_.step,
+                          [&](f32 x, index i, float*) SEQMIX_INLINE_LAMBDA { return simd::softplus(x + bias[i]); });
+        } else {
+            load_channels(s_.delta, g, t, count, at_.step, [&](f32 x, index i, float*) SEQMIX_INLINE_LAMBDA { return x + bias[i]; });
+        }
+        f32 largest = f32::zero(); // of |delta|; a NaN there is one in the states by either way
+        const index to_step = at_.step - at_.input, to_output = at_.output - at_.input;
+        const bool skips = bool(s_.D); // without D an infinite u is no NaN
+        load_channels(s_.u, g, t, count, at_.input, [&](f32 u, index i, float* at) SEQMIX_INLINE_LAMBDA {
+            const f32 dt = f32::load(at + to_step);
+            (skips ? skip[i] * u : f32::zero()).store(at + to_output);
+            largest = max(abs(dt), largest);
+            return dt * u;
+        });
+        bounded_ = all(largest * f32::broadcast(largest_A_) <= f32::broadcast(125.0f));
+        for (index i = 0; keeps_time_ && i < groups_of(g); ++i) {
+            f32 total = f32::load(at_.decay_time + (g + i) * lanes);
+            for (index r = 0; r < count; ++r) { total = total + f32::load(at_.step + (i * count + r) * lanes); }
+            total.store(at_.decay_time + (g + i) * lanes);
+        }
+        for (index at = 0; s_.decay == decay::s4d_real && at < groups_of(g) * count * lanes; at += lanes) {
+            simd::exp2(f32::load(at_.step + at) * f32::broadcast(-0x1.715476p+0f)).store(at_.step + at);
+            f32::broadcast(1.0f).store(at_.power + at);
+        }
+    }
+
+    /// Registers of channels in the tile that begins with register g.
+    index groups_of(index g) const { return (tile_channels(g) + lanes - 1) / lanes; }
+    /// Channels of register g.
+    index live(index g) const { return smaller(lanes, channels_ - g * lanes); }
+    f32 channel_numbers(const view<const float, 1>& of, index g) const
+    {
+        return tile::detail::load_strided<Arch>(&of(first_of(g)), of.stride(0), live(g));
+    }
+
+    /// All states of a tile's channels through its tokens.
+    void advance(index first_group, span now, index coefficients, const place& next)
+    {
+        const index count = now.count;
+        for (index i = 0; i < groups_of(first_group); ++i) {
+            const index g = first_group + i, begin = i * count * lanes;
+            scan_tile tile = {at_.step + begin, at_.input + begin, at_.output + begin, at_.power + begin, at_.B + coefficients, at_.C + coefficients,
+                              count, padded_, lines_of(next.group + i, next.tokens)};
+            index n = 0;
+            const auto sweeps = [&](auto states) {
+                for (; n + states <= states_; n += states) {
+                    if (s_.decay == decay::s4d_real) {
+                        sweep_powers<Arch, states>(tile, at_.h.at(g, n), n);
+                    } else if (bounded_) {
+                        sweep<Arch, states, bounded_decay>(tile, at_.h.at(g, n), at_.A.at(g, n), n);
+                    } else {
+                        sweep<Arch, states, any_decay>(tile, at_.h.at(g, n), at_.A.at(g, n), n);
+                    }
+                    tile.ahead.rows = 0; // once is enough
+                }
+            };
+            sweeps(std::integral_constant<int, blocking::states>{});
+            sweeps(std::integral_constant<int, 4>{});
+            sweeps(std::integral_constant<int, 1>{});
+        }
+    }
+
+    /// Of an image, whose tokens come in several runs, none: its rows are near one another.
+    read_ahead lines_of(index g, span tokens) const
+    {
+        if (s_.u.extent(1) != 1 || g >= groups_) { return {}; }
+        const auto lines = [&](const auto& of) {
+            using number = std::remove_pointer_t<decltype(of.data())>;
+            return tile::block_lines::of<Arch>(tile::block<number>{of.data() + first_of(g) * of.stride(0) + tokens.first * of.stride(2),
+                                                                   of.stride(2), of.stride(0), tokens.count, live(g)});
+        };
+        const tile::block_lines u = lines(s_.u);
+        return {{u, lines(s_.delta), lines(s_.out), s_.z ? lines(s_.z) : u}, tokens.count};
+    }
+
+    /// out = y silu(z), or y; added to what is there where the caller sums directions.
+    void finish(index g, span now)
+    {
+        const index t = now.first, count = now.count;
+        if (s_.z) {
+            load_channels(s_.z, g, t, count, at_.other, [from = at_.output - at_.other](f32 z, index, float* at) SEQMIX_INLINE_LAMBDA {
+                return f32::load(at + from) * simd::silu(z);
+            });
+        }
+        float* const result = s_.z ? at_.other : at_.output;
+        if (s_.accumulate) {
+            load_channels(s_.out, g, t, count, at_.input, [from = result - at_.input](f32 before, index, float* at) SEQMIX_INLINE_LAMBDA {
+                return before + f32::load(at + from);
+            });
+        }
+        const float* const last = s_.accumulate ? at_.input : result;
+        for_runs(s_.out, first_of(g), tile_channels(g), t, count, [&](const auto& run, index done) {
+            store_block<Arch>(tile::lane_groups{const_cast<float*>(last) + done * lanes, lanes, count * lanes}, run);
+        });
+    }
+
+    const scan_sequence<T, Delta, Out>& s_;
+    blocking sizes_;
+    index first_, channels_, groups_, states_, padded_, group_;
+    scan_scratch<Arch> at_;
+    float largest_A_;
+    bool bounded_ = false, keeps_time_ = false;
+};
+
+} // namespace ssm
+SEQMIX_NAMESPACE_END
