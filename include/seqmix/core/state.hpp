@@ -24,8 +24,9 @@ public:
         : bf16_(v), is_bf16_(true)
     {
     }
-    constexpr basic_state_view(const basic_state_view<std::remove_const_t<Float>, std::remove_const_t<Bf16>, Rank>& v)
-        requires std::is_const_v<Float>
+    template <class F, class B>
+        requires(std::is_const_v<Float> && std::is_same_v<const F, Float> && std::is_same_v<const B, Bf16>)
+    constexpr basic_state_view(const basic_state_view<F, B, Rank>& v)
         : float_(v.as_float()), bf16_(v.as_bf16()), is_bf16_(v.is_bf16())
     {
     }

@@ -74,6 +74,8 @@ struct i32 {
     friend SEQMIX_INLINE i32 min(i32 a, i32 b) { return {_mm512_maskz_min_epi32(every, a.v, b.v)}; }
     friend SEQMIX_INLINE i32 max(i32 a, i32 b) { return {_mm512_maskz_max_epi32(every, a.v, b.v)}; }
     friend SEQMIX_INLINE i32 select(mask m, i32 a, i32 b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
+    /// Lane i: number `index` mod 32 of 32 that stand in two registers. Only this set has it; math.hpp asks.
+    friend SEQMIX_INLINE i32 lookup32(i32 low, i32 high, i32 index) { return {_mm512_permutex2var_epi32(low.v, index.v, high.v)}; }
     friend SEQMIX_INLINE std::int32_t reduce_add(i32 a)
     {
         const __m256i half = _mm256_add_epi32(_mm512_maskz_extracti32x8_epi32(0xff, a.v, 0), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <seqmix/ssm/diagonal.hpp>
+#include <seqmix/core/executor.hpp>
+#include <seqmix/core/operands.hpp>
+#include <seqmix/ssm/lti_parts.hpp>
+#include <seqmix/tile/mma.hpp>
 
 #include <limits>
 

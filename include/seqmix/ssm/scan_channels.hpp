@@ -28,6 +28,8 @@ struct scan_sequence {
     bool softplus;
     ssm::decay decay;
     bool accumulate;
+    tile::store how;          ///< out is written
+    bool gate_sum;            ///< z gates the sum that is accumulated, not only what is added to it
     view<float, 3> snapshots; ///< [S, D, N]
     index snapshot_interval;
 
@@ -67,12 +69,13 @@ struct scan_scratch {
 
 /// The lines that the next tile has for a register of channels, asked for while this one is computed: channels stand a page
 /// apart, or tokens do, and hardware foresees neither.
+template <class Arch>
 struct read_ahead {
     static constexpr int most_streams = 4;
-    tile::block_lines stream[most_streams];
+    tile::block_lines<Arch> stream[most_streams];
     index rows = 0;
 
-    SEQMIX_INLINE void operator()(index row) const
+    SEQMIX_INLINE void operator()(index row)
     {
         if (row < rows) {
             simd::unroll<most_streams>([&](auto i) SEQMIX_INLINE_LAMBDA { stream[i].ask_for(row); });
@@ -82,12 +85,13 @@ struct read_ahead {
 
 /// What the sweeps of one register of channels read and write in a tile. (Loops copy it: the compiler must think that a store
 /// of a register may change what a pointer points at, and would read it anew for every token.)
+template <class Arch>
 struct scan_tile {
     const float *step, *input;
     float *output, *power;
     const float *B, *C;
     index tokens, states_stride;
-    read_ahead ahead;
+    read_ahead<Arch> ahead;
 };
 
 /// h = 2^(delta A) h + (delta u) B for |delta A| <= 125, where A has been multiplied by log2(e).
@@ -95,7 +99,7 @@ struct bounded_decay {
     template <class V>
     static SEQMIX_INLINE V step(V dt, V a, V h, V add)
     {
-        return fma(simd::exp2_of_product(dt, a), h, add);
+        return simd::decay_and_add(dt, a, h, add);
     }
 };
 /// The same for any numbers, and with the same bits where the other is right: which of the two computes a tile depends on what
@@ -105,20 +109,20 @@ struct any_decay {
     static SEQMIX_INLINE V step(V dt, V a, V h, V add)
     {
         const V x = dt * a;
-        return fma(select(abs(x) <= V::broadcast(125.0f), simd::exp2_of_product(dt, a), simd::exp2(x)), h, add);
+        return select(abs(x) <= V::broadcast(125.0f), simd::decay_and_add(dt, a, h, add), fma(simd::exp2(x), h, add));
     }
 };
 
 /// `States` states of one register of channels through a tile; they stay in registers. Per token and state: the exponential,
 /// a product and two multiply-adds, two broadcasts of B and C. (Gu & Dao 2023, equation 2)
 template <class Arch, int States, class Decay>
-SEQMIX_NOINLINE void sweep(const scan_tile& tile, float* h, const float* a, index first_state)
+SEQMIX_NOINLINE void sweep(const scan_tile<Arch>& tile, float* h, const float* a, index first_state)
 {
     using f32 = simd::f32<Arch>;
     constexpr int lanes = f32::lanes;
     f32 state[States];
     simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA { state[n] = f32::load(h + n * lanes); });
-    const scan_tile at = tile;
+    scan_tile<Arch> at = tile;
     const float *B = at.B + first_state, *C = at.C + first_state;
     for (index t = 0; t < at.tokens; ++t, B += at.states_stride, C += at.states_stride) {
         const f32 dt = f32::load(at.step + t * lanes), x = f32::load(at.input + t * lanes);
@@ -136,13 +140,13 @@ SEQMIX_NOINLINE void sweep(const scan_tile& tile, float* h, const float* a, inde
 /// The same where A[d, n] = -(n + 1): e^(delta A_n) is the (n + 1)-th power of e^-delta, which stands in `step`. Four chains
 /// of products, each by the fourth power, so that none is long: (n + 1) / 4 + 3 roundings.
 template <class Arch, int States>
-SEQMIX_NOINLINE void sweep_powers(const scan_tile& tile, float* h, index first_state)
+SEQMIX_NOINLINE void sweep_powers(const scan_tile<Arch>& tile, float* h, index first_state)
 {
     using f32 = simd::f32<Arch>;
     constexpr int lanes = f32::lanes, chains = States < 4 ? States : 4;
     f32 state[States];
     simd::unroll<States>([&](auto n) SEQMIX_INLINE_LAMBDA { state[n] = f32::load(h + n * lanes); });
-    const scan_tile at = tile;
+    scan_tile<Arch> at = tile;
     const float *B = at.B + first_state, *C = at.C + first_state;
     for (index t = 0; t < at.tokens; ++t, B += at.states_stride, C += at.states_stride) {
         const f32 decay = f32::load(at.step + t * lanes), x = f32::load(at.input + t * lanes);
@@ -244,6 +248,7 @@ public:
             }
             if (interval > 0 && end % interval == 0) { store_state(s_.snapshots[end / interval - 1]); }
         }
+        f32::stream_fence();
     }
 
 private:
@@ -363,7 +368,7 @@ private:
         const index count = now.count;
         for (index i = 0; i < groups_of(first_group); ++i) {
             const index g = first_group + i, begin = i * count * lanes;
-            scan_tile tile = {at_.step + begin, at_.input + begin, at_.output + begin, at_.power + begin, at_.B + coefficients, at_.C + coefficients,
+            scan_tile<Arch> tile = {at_.step + begin, at_.input + begin, at_.output + begin, at_.power + begin, at_.B + coefficients, at_.C + coefficients,
                               count, padded_, lines_of(next.group + i, next.tokens)};
             index n = 0;
             const auto sweeps = [&](auto states) {
@@ -385,15 +390,15 @@ private:
     }
 
     /// Of an image, whose tokens come in several runs, none: its rows are near one another.
-    read_ahead lines_of(index g, span tokens) const
+    read_ahead<Arch> lines_of(index g, span tokens) const
     {
         if (s_.u.extent(1) != 1 || g >= groups_) { return {}; }
         const auto lines = [&](const auto& of) {
             using number = std::remove_pointer_t<decltype(of.data())>;
-            return tile::block_lines::of<Arch>(tile::block<number>{of.data() + first_of(g) * of.stride(0) + tokens.first * of.stride(2),
+            return tile::block_lines<Arch>::of(tile::block<number>{of.data() + first_of(g) * of.stride(0) + tokens.first * of.stride(2),
                                                                    of.stride(2), of.stride(0), tokens.count, live(g)});
         };
-        const tile::block_lines u = lines(s_.u);
+        const tile::block_lines<Arch> u = lines(s_.u);
         return {{u, lines(s_.delta), lines(s_.out), s_.z ? lines(s_.z) : u}, tokens.count};
     }
 
@@ -401,20 +406,27 @@ private:
     void finish(index g, span now)
     {
         const index t = now.first, count = now.count;
-        if (s_.z) {
-            load_channels(s_.z, g, t, count, at_.other, [from = at_.output - at_.other](f32 z, index, float* at) SEQMIX_INLINE_LAMBDA {
-                return f32::load(at + from) * simd::silu(z);
-            });
-        }
-        float* const result = s_.z ? at_.other : at_.output;
+        if (!s_.gate_sum) { gate(g, now); }
         if (s_.accumulate) {
-            load_channels(s_.out, g, t, count, at_.input, [from = result - at_.input](f32 before, index, float* at) SEQMIX_INLINE_LAMBDA {
-                return before + f32::load(at + from);
+            load_channels(s_.out, g, t, count, at_.other, [from = at_.output - at_.other](f32 before, index, float* at) SEQMIX_INLINE_LAMBDA {
+                const f32 sum = before + f32::load(at + from);
+                sum.store(at + from);
+                return sum;
             });
         }
-        const float* const last = s_.accumulate ? at_.input : result;
+        if (s_.gate_sum) { gate(g, now); }
         for_runs(s_.out, first_of(g), tile_channels(g), t, count, [&](const auto& run, index done) {
-            store_block<Arch>(tile::lane_groups{const_cast<float*>(last) + done * lanes, lanes, count * lanes}, run);
+            store_block<Arch>(tile::lane_groups{at_.output + done * lanes, lanes, count * lanes}, run, s_.how);
+        });
+    }
+
+    void gate(index g, span now)
+    {
+        if (!s_.z) { return; }
+        load_channels(s_.z, g, now.first, now.count, at_.other, [from = at_.output - at_.other](f32 z, index, float* at) SEQMIX_INLINE_LAMBDA {
+            const f32 y = f32::load(at + from) * simd::silu(z);
+            y.store(at + from);
+            return y;
         });
     }
 

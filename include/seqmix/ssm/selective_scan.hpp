@@ -101,6 +101,17 @@ constexpr void check_scan_types()
     static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of u, or float");
 }
 
+/// That A is what the caller says it is.
+inline void check_decay(const checker& check, const view<const float, 2>& A, decay known)
+{
+    for (index d = 0; known == decay::s4d_real && d < A.extent(0); ++d) {
+        for (index n = 0; n < A.extent(1); ++n) {
+            check.require(A(d, n) == -static_cast<float>(n + 1), "decay is s4d_real, but A holds ", static_cast<double>(A(d, n)),
+                          " for state ", n, " of channel ", d, ", not ", -(n + 1));
+        }
+    }
+}
+
 /// What every door of the scan asks of [items, channels, length] operands and their options. `u_name` and so on as the door has
 /// them; `items` sequences have states.
 template <class T, class Delta, class Out>
@@ -149,12 +160,7 @@ void check_scan(const checker& check, const view<const T, 3>& u, const view<cons
         check.equal(opt.snapshots.extent(1), length / opt.snapshot_interval, "snapshots' number", "length / snapshot_interval");
         states_of(opt.snapshots, "snapshots", 2);
     }
-    for (index d = 0; opt.decay == decay::s4d_real && d < channels; ++d) {
-        for (index n = 0; n < states; ++n) {
-            check.require(A(d, n) == -static_cast<float>(n + 1), "decay is s4d_real, but A holds ", static_cast<double>(A(d, n)),
-                          " for state ", n, " of channel ", d, ", not ", -(n + 1));
-        }
-    }
+    check_decay(check, A, opt.decay);
     const auto apart = [&](const auto& written, const char* writer) {
         const byte_range reached = reach(written);
         check_apart(check, reached, writer, u, "u"), check_apart(check, reached, writer, delta, "delta");
@@ -185,14 +191,14 @@ view<T, Rank + 1> with_outer_time(const view<T, Rank>& v, direction way)
 
 /// Operands [D, L] and [G, N, L] of one sequence.
 template <class T, class Delta, class Out>
-scan_sequence<T, Delta, Out> sequence_of(const view<const T, 2>& u, const view<const Delta, 2>& delta, const view<const float, 2>& A,
+scan_sequence<T, Delta, Out> sequence_of(tile::store how, const view<const T, 2>& u, const view<const Delta, 2>& delta, const view<const float, 2>& A,
                                          const view<const T, 3>& B, const view<const T, 3>& C, const view<Out, 2>& out,
                                          const view<const T, 2>& z, const view<float, 3>& snapshots, const scan_options<T>& opt)
 {
     const direction way = opt.direction;
     return {with_outer_time(u, way), with_outer_time(delta, way), A, with_outer_time(B, way), with_outer_time(C, way),
             z ? with_outer_time(z, way) : view<const T, 3>{}, with_outer_time(out, way), opt.D, opt.delta_bias, opt.softplus,
-            opt.decay, opt.accumulate, snapshots, opt.snapshot_interval};
+            opt.decay, opt.accumulate, opt.accumulate ? tile::store::kept : how, false, snapshots, opt.snapshot_interval};
 }
 
 } // namespace detail
@@ -239,7 +245,7 @@ void selective_scan(const view<U, 3>& u, const view<Delta, 3>& delta, const view
     detail::scan_items<Arch, T, D, Out>(
         u.extent(0), u.extent(1), b.extent(1), a.extent(1), u.stride(1) == 1 && u.stride(2) != 1, opt.time_segments,
         [&](index item) {
-            return detail::sequence_of<T, D, Out>(inputs[item], steps[item], a, b[item], c[item], out[item],
+            return detail::sequence_of<T, D, Out>(tile::store_of(out), inputs[item], steps[item], a, b[item], c[item], out[item],
                                                   opt.z ? opt.z[item] : view<const T, 2>{},
                                                   opt.snapshots ? opt.snapshots[item] : view<float, 3>{}, opt);
         },
@@ -279,7 +285,7 @@ void selective_scan_packed(const view<U, 2>& u, const view<Delta, 2>& delta, con
         sequences, u.extent(0), b.extent(0), a.extent(1), u.stride(0) == 1 && u.stride(1) != 1, opt.time_segments,
         [&](index item) {
             const auto part = [&](const auto& v, std::size_t time) { return v.slice(time, cu_seqlens(item), cu_seqlens(item + 1)); };
-            return detail::sequence_of<T, D, Out>(part(inputs, 1), part(steps, 1), a, part(b, 2), part(c, 2), part(out, 1),
+            return detail::sequence_of<T, D, Out>(tile::store_of(out), part(inputs, 1), part(steps, 1), a, part(b, 2), part(c, 2), part(out, 1),
                                                   opt.z ? part(opt.z[0], 1) : view<const T, 2>{}, view<float, 3>{}, opt);
         },
         [&](index item) {

@@ -6,6 +6,8 @@
 #include <seqmix/ssm/ssd_chunk.hpp>
 #include <seqmix/ssm/state_ends.hpp>
 
+#include <cmath>
+
 // The doors: ssm::ssd and ssd_packed.
 
 SEQMIX_NAMESPACE_BEGIN
@@ -15,14 +17,14 @@ namespace detail {
 
 /// Tokens of a chunk. Per token and head a chunk of q tokens costs N P multiply-adds for what is carried in and N P for what is
 /// carried out, (q / 2) P for what lies inside and (q / 2) N / (heads of the group) for its scores; and per chunk about 3 N P for
-/// reading and writing the state. The sum of what depends on q is least at q = sqrt(6 N P / (P + N / heads)).
-inline index chunk_length(index heads_of_group, index channels, index states)
+/// reading and writing the state. The sum of what depends on q is least at q = sqrt(6 N P / (P + N / heads)). Whole tiles of rows.
+template <class Arch>
+index chunk_length(index heads_of_group, index channels, index states)
 {
+    constexpr double rows = tile::small_blocking<Arch>::rows;
     const double per_token = static_cast<double>(channels) + static_cast<double>(states) / static_cast<double>(larger(heads_of_group, 1));
-    const double best = 6.0 * static_cast<double>(states * channels) / (per_token + 1.0);
-    index q = 24;
-    while (q < 96 && static_cast<double>(q * q) * 2.25 < best) { q *= 2; }
-    return q;
+    const double best = std::sqrt(6.0 * static_cast<double>(states * channels) / (per_token + 1.0));
+    return static_cast<index>(rows * std::ceil((best < 12.0 ? 12.0 : best < 96.0 ? best : 96.0) / rows));
 }
 
 /// Below so many tokens, tiles of rows stay too empty for products to pay.
@@ -35,7 +37,7 @@ void ssd_items(index items, index longest, index heads, index groups, index chan
 {
     using scan = ssd_heads<Arch, T, Dt, Out>;
     const index of_group = heads / groups;
-    const index asked = opt.chunk > 0 ? opt.chunk : chunk_length(of_group, channels, states);
+    const index asked = opt.chunk > 0 ? opt.chunk : chunk_length<Arch>(of_group, channels, states);
     const ssd_sizes<Arch> sizes = {larger(1, smaller(asked, longest)), states, channels};
     // As many heads as have their states in L2 together share the products of B and C; no more than leave work for everybody.
     const index bytes = sizes.state() * static_cast<index>(sizeof(float));
@@ -159,7 +161,7 @@ void ssd(const view<X, 4>& x, const view<Dt, 3>& dt, const view<A, 1>& decay_rat
         x.extent(0), x.extent(1), x.extent(2), b.extent(2), x.extent(3), b.extent(3), opt,
         [&](index item) {
             return ssd_sequence<T, D, Out>{inputs[item], steps[item], a, b[item], c[item], opt.z ? opt.z[item] : view<const T, 3>{},
-                                           out[item], opt.D, opt.dt_bias, opt.softplus};
+                                           out[item], opt.D, opt.dt_bias, opt.softplus, tile::store_of(out)};
         },
         ctx);
 }
@@ -194,7 +196,7 @@ void ssd_packed(const view<X, 3>& x, const view<Dt, 2>& dt, const view<A, 1>& de
         [&](index item) {
             const auto part = [&](const auto& v) { return v.slice(0, cu_seqlens(item), cu_seqlens(item + 1)); };
             return ssd_sequence<T, D, Out>{part(inputs), part(steps), a, part(b), part(c), opt.z ? part(opt.z[0]) : view<const T, 3>{},
-                                           part(out), opt.D, opt.dt_bias, opt.softplus};
+                                           part(out), opt.D, opt.dt_bias, opt.softplus, tile::store_of(out)};
         },
         ctx);
 }

@@ -24,6 +24,7 @@ struct ssd_sequence {
     view<Out, 3> out;
     view<const float, 1> D, dt_bias;
     bool softplus;
+    tile::store how; ///< out is written
 };
 
 /// Sizes of a chunk and of its tiles, padded to whole registers; channels stand in panels of small_blocking::columns.
@@ -33,21 +34,13 @@ struct ssd_sizes {
     static constexpr index whole(index n, index of) { return (n + of - 1) / of * of; }
 
     index chunk, states, channels;
-    index slab = 1; ///< chunks for which B, C and their products are made ready at once: a head's state stays in L1 for so long
-
-    index padded_chunk() const { return whole(chunk, width); }
+    index padded_chunk() const { return whole(chunk, lanes); }
     index padded_states() const { return whole(states, lanes); }
     index panels() const { return (channels + width - 1) / width; }
     /// Floats of one panel of x or y, and of one panel of the state.
     index panel() const { return chunk * width; }
     index state_panel() const { return whole(states, tile::small_blocking<Arch>::rows) * width; }
     index state() const { return panels() * state_panel(); }
-    /// States of a panel that stay in half of L1 together: whole tiles of rows, parts of equal size.
-    index state_part() const
-    {
-        const index rows = tile::small_blocking<Arch>::rows, fit = tile::level1_bytes / 2 / (width * static_cast<index>(sizeof(float)));
-        return whole((states + (states + fit - 1) / fit - 1) / larger(1, (states + fit - 1) / fit), rows);
-    }
     /// Registers of panel p that hold channels.
     index vectors(index p) const { return (smaller(width, channels - p * width) + lanes - 1) / lanes; }
 };
@@ -115,11 +108,10 @@ struct ssd_scratch {
     using word = typename tile::product<Arch, Element>::word;
 
     float *x, *weighted, *y;     ///< [panels][chunk][width]
-    float *B, *C;                ///< [slab][chunk][padded states]
+    float *B, *C;                ///< [chunk][padded states]
     float* turned_B;             ///< [states][padded chunk]
-    float* scores;               ///< [slab][chunk][padded chunk]: C Bᵀ of the group
-    float* weights;              ///< [chunk][padded chunk]: scores with the decays and steps of a head
-    float* dt;                   ///< [slab][heads][padded chunk]: steps
+    float *scores, *weights;     ///< [chunk][padded chunk]: C Bᵀ of the group; the same with the decays and steps of a head
+    float* dt;                   ///< [heads][padded chunk]: steps
     float *high, *low;           ///< [padded chunk]: cumulated log2 decays, as unevaluated sums of two floats
     float *from_start, *to_end;  ///< [padded chunk]: decay from the chunk's start to a token; step times decay from it to the end
     float* state;                ///< [heads][panels][padded states][width]
@@ -129,16 +121,16 @@ struct ssd_scratch {
     {
         const index tokens = s.chunk, states = s.padded_states(), padded = s.padded_chunk(), tile_size = s.panels() * s.panel();
         for (float** t : {&x, &weighted, &y}) { *t = a.take<float>(tile_size); }
-        for (float** t : {&B, &C}) { *t = a.take<float>(s.slab * tokens * states); }
+        for (float** t : {&B, &C}) { *t = a.take<float>(tokens * states); }
         turned_B = a.take<float>(s.states * padded);
-        scores = a.take<float>(s.slab * tokens * padded), weights = a.take<float>(tokens * padded);
+        for (float** t : {&scores, &weights}) { *t = a.take<float>(tokens * padded); }
         // register_tile::scale_rows reads a whole tile's factors.
-        dt = a.take<float>(s.slab * heads * padded);
+        dt = a.take<float>(heads * padded);
         for (float** t : {&high, &low, &from_start, &to_end}) { *t = a.take<float>(padded + tile::small_blocking<Arch>::rows); }
         state = a.take<float>(heads * s.state());
         if constexpr (!operand_tiles<Arch, Element>::as_it_is) {
             const index pairs = (tokens + 1) / 2;
-            C_words = a.take<word>(s.slab * tokens * states), B_words = a.take<word>(s.slab * pairs * states);
+            C_words = a.take<word>(tokens * states), B_words = a.take<word>(pairs * states);
             turned_B_words = a.take<word>((s.states + 1) / 2 * padded), weights_words = a.take<word>(tokens * padded);
             for (word** t : {&x_words, &weighted_words}) { *t = a.take<word>(tile_size + s.width); }
             state_words = a.take<word>(s.state());
@@ -148,69 +140,55 @@ struct ssd_scratch {
     }
 };
 
-/// The lines of a panel that will be wanted next, asked for row by row while products are computed.
-template <class Arch>
+/// The lines of a panel that will be wanted next, asked for row by row while products are computed. Only of panels whose channels
+/// lie together: rows are then a page or more apart, which hardware does not foresee.
 struct panel_lines {
-    tile::block_lines part[tile::small_blocking<Arch>::vectors];
-    index parts = 0, rows = 0;
+    const std::byte* base = nullptr;
+    index row_stride = 0, rows = 0, row_bytes = 0;
 
     template <class Number>
     static panel_lines of(const tile::block<Number>& panel)
     {
-        panel_lines lines;
-        lines.rows = smaller(panel.rows, 64); // a longer column's later lines hardware will have foreseen
-        for (index c = 0; c < panel.columns; c += simd::lanes<Arch>) {
-            lines.part[lines.parts++] = tile::block_lines::of<Arch>(
-                tile::block<Number>{panel.base + c * panel.column_stride, panel.row_stride, panel.column_stride, panel.rows, panel.columns - c});
-        }
-        return lines;
+        if (panel.column_stride != 1) { return {}; }
+        constexpr index size = static_cast<index>(sizeof(Number));
+        return {reinterpret_cast<const std::byte*>(panel.base), panel.row_stride * size, panel.rows, panel.columns * size};
     }
 
     /// Rows [first, first + count), as far as there are so many.
     SEQMIX_INLINE void ask_for(index first, index count) const
     {
-        for (index row = first; row < first + count && row < rows; ++row) {
-            for (index i = 0; i < parts; ++i) { part[i].ask_for(row); }
+        const std::byte* row = base + first * row_stride;
+        for (index r = first; r < smaller(first + count, rows); ++r, row += row_stride) {
+            for (index at = 0; at < row_bytes; at += simd::cache_line) { simd::prefetch(row + at); }
         }
     }
 };
 
 namespace detail {
 
-/// Which part of a sum over states a call of chunk_outputs adds.
-struct state_part {
-    index states;
-    bool first, last;
-};
-
-/// Y = diag(from_start) (C S) + M X for one panel, by parts of the states. M is lower triangular, so a row's depth ends with its own
-/// token.
+/// Y = diag(from_start) (C S) + M X for one panel. M is lower triangular, so a row's depth ends with its own token.
 template <class Product, int Vectors>
-SEQMIX_NOINLINE void chunk_outputs(const tile::left_operand& C, const tile::right_panel<typename Product::word>& S, const state_part& part,
+SEQMIX_NOINLINE void chunk_outputs(const tile::left_operand& C, const tile::right_panel<typename Product::word>& S, index states,
                                    const float* from_start, const tile::left_operand& M,
                                    const tile::right_panel<typename Product::word>& X, index tokens, float* y,
-                                   const panel_lines<typename Product::arch>& ahead)
+                                   const panel_lines& ahead)
 {
-    using sum_of = tile::register_tile<Product, Vectors>;
     constexpr int rows = tile::small_blocking<typename Product::arch>::rows, width = tile::small_blocking<typename Product::arch>::columns;
     for (index row = 0; row < tokens; row += rows) {
         const index live = smaller(rows, tokens - row);
-        float* const to = y + row * width;
-        sum_of sum = part.first ? sum_of() : sum_of(to, width, live);
-        sum.add_product(C, row, live, S, tile::depth_words<Product>(part.states));
-        if (part.last) {
-            sum.scale_rows(from_start + row);
-            sum.add_product(M, row, live, X, tile::depth_words<Product>(row + live));
-        }
-        sum.store(to, width, live);
+        tile::register_tile<Product, Vectors> sum;
+        sum.add_product(C, row, live, S, tile::depth_words<Product>(states));
+        sum.scale_rows(from_start + row);
+        sum.add_product(M, row, live, X, tile::depth_words<Product>(row + live));
+        sum.store(y + row * width, width, live);
         ahead.ask_for(row, rows);
     }
 }
 
-/// S = decay S + Bᵀ X for `states` rows of one panel, X being weighted with what the end of the chunk still sees of each token.
+/// S = decay S + Bᵀ X for one panel, X being weighted with what the end of the chunk still sees of each token.
 template <class Product, int Vectors>
 SEQMIX_NOINLINE void chunk_state(const tile::left_operand& turned_B, const tile::right_panel<typename Product::word>& X, index tokens,
-                                 float decay, index states, float* S, const panel_lines<typename Product::arch>& ahead)
+                                 float decay, index states, float* S, const panel_lines& ahead)
 {
     constexpr int rows = tile::small_blocking<typename Product::arch>::rows, width = tile::small_blocking<typename Product::arch>::columns;
     for (index row = 0; row < states; row += rows) {
@@ -223,19 +201,17 @@ SEQMIX_NOINLINE void chunk_state(const tile::left_operand& turned_B, const tile:
     }
 }
 
-/// The lower triangle of C Bᵀ, and whatever else falls into its tiles.
-template <class Product>
+/// The lower triangle of C Bᵀ, and whatever else falls into its tiles: the columns of `Vectors` registers from `column` on.
+template <class Product, int Vectors>
 SEQMIX_NOINLINE void chunk_scores(const tile::left_operand& C, const typename Product::word* turned_B, index padded, index states,
-                                  index tokens, float* scores)
+                                  index tokens, index column, float* scores)
 {
-    using blocking = tile::small_blocking<typename Product::arch>;
-    for (index column = 0; column < tokens; column += blocking::columns) {
-        for (index row = column / blocking::rows * blocking::rows; row < tokens; row += blocking::rows) {
-            const index live = smaller(blocking::rows, tokens - row);
-            tile::register_tile<Product, blocking::vectors> sum;
-            sum.add_product(C, row, live, {turned_B + column, padded}, tile::depth_words<Product>(states));
-            sum.store(scores + row * padded + column, padded, live);
-        }
+    constexpr int rows = tile::small_blocking<typename Product::arch>::rows;
+    for (index row = column / rows * rows; row < tokens; row += rows) {
+        const index live = smaller(rows, tokens - row);
+        tile::register_tile<Product, Vectors> sum;
+        sum.add_product(C, row, live, {turned_B + column, padded}, tile::depth_words<Product>(states));
+        sum.store(scores + row * padded + column, padded, live);
     }
 }
 
@@ -280,40 +256,27 @@ public:
     /// All tokens, in chunks from the first one on; `token_by_token` computes inside of chunks as the recurrence does.
     void run(bool token_by_token)
     {
-        for (index begin = 0; begin < s_.x.extent(0); begin += n_.slab * n_.chunk) {
-            const index end = smaller(s_.x.extent(0), begin + n_.slab * n_.chunk);
-            for (index t = begin; t < end; t += n_.chunk) {
-                fetch_group(chunk_at(t, begin), !token_by_token);
-                fetch_steps(chunk_at(t, begin));
-            }
+        const index length = s_.x.extent(0);
+        for (index t = 0; t < length; t += n_.chunk) {
+            const span now = {t, smaller(n_.chunk, length - t)}, next = {t + now.tokens, smaller(n_.chunk, length - t - now.tokens)};
+            fetch_group(now, !token_by_token);
+            fetch_steps(now);
             for (index h = 0; h < heads_; ++h) {
-                for (index t = begin; t < end; t += n_.chunk) {
-                    const chunk now = chunk_at(t, begin);
-                    const bool finite = fetch_head(h, now);
-                    // A zero weight would not keep a NaN or an infinity from the tokens before it.
-                    token_by_token || !finite ? recur(h, now) : multiply(h, now, end);
-                    finish(h, now);
-                }
+                const bool finite = fetch_head(h, now);
+                // A zero weight would not keep a NaN or an infinity from the tokens before it.
+                token_by_token || !finite ? recur(h, now) : multiply(h, now, next);
+                finish(h, now);
             }
         }
+        f32::stream_fence();
     }
 
 private:
-    /// Tokens [first, first + tokens), the `place`-th chunk of its slab.
-    struct chunk {
-        index first, tokens, place;
+    /// Tokens [first, first + tokens): a chunk.
+    struct span {
+        index first, tokens;
     };
-    chunk chunk_at(index t, index slab_begin) const
-    {
-        return {t, smaller(n_.chunk, s_.x.extent(0) - t), (t - slab_begin) / n_.chunk};
-    }
-    float* B_of(const chunk& c) const { return at_.B + c.place * n_.chunk * n_.padded_states(); }
-    float* C_of(const chunk& c) const { return at_.C + c.place * n_.chunk * n_.padded_states(); }
-    float* scores_of(const chunk& c) const { return at_.scores + c.place * n_.chunk * n_.padded_chunk(); }
-    float* steps_of(index head, const chunk& c) const { return at_.dt + (c.place * heads_ + head) * n_.padded_chunk(); }
-    word* C_words_of(const chunk& c) const { return at_.C_words + c.place * n_.chunk * n_.padded_states(); }
-    word* B_words_of(const chunk& c) const { return at_.B_words + c.place * ((n_.chunk + 1) / 2) * n_.padded_states(); }
-
+    float* steps_of(index head) const { return at_.dt + head * n_.padded_chunk(); }
     float* state_of(index head, index panel) const { return at_.state + (head * n_.panels() + panel) * n_.state_panel(); }
     /// Columns of panel p that are computed: whole registers.
     index live_columns(index p) const { return n_.vectors(p) * lanes; }
@@ -340,34 +303,38 @@ private:
     }
 
     /// B and C of the group, and their products, which all its heads share.
-    void fetch_group(const chunk& now, bool with_scores)
+    void fetch_group(const span& now, bool with_scores)
     {
         const index states = n_.padded_states(), padded = n_.padded_chunk();
         const auto rows = [&](const view<const T, 3>& of) {
             return tile::block<const T>{of.data() + now.first * of.stride(0) + group_ * of.stride(1), of.stride(0), of.stride(2), now.tokens,
                                         n_.states};
         };
-        load_block<Arch>(rows(s_.B), tile::lane_groups{B_of(now), states, lanes});
-        load_block<Arch>(rows(s_.C), tile::lane_groups{C_of(now), states, lanes});
+        load_block<Arch>(rows(s_.B), tile::lane_groups{at_.B, states, lanes});
+        load_block<Arch>(rows(s_.C), tile::lane_groups{at_.C, states, lanes});
         if (!with_scores) { return; }
         const tile::block<const T> B = rows(s_.B);
         load_block<Arch>(tile::block<const T>{B.base, B.column_stride, B.row_stride, B.columns, B.rows},
                          tile::lane_groups{at_.turned_B, padded, lanes});
-        const tile::left_operand C = operands::rows(C_of(now), now.tokens, states, C_words_of(now));
-        operands::joined(B_of(now), now.tokens, states, states, B_words_of(now));
-        detail::chunk_scores<product>(C, operands::joined(at_.turned_B, n_.states, padded, padded, at_.turned_B_words), padded,
-                                      n_.states, now.tokens, scores_of(now));
+        const tile::left_operand C = operands::rows(at_.C, now.tokens, states, at_.C_words);
+        operands::joined(at_.B, now.tokens, states, states, at_.B_words);
+        const word* const turned = operands::joined(at_.turned_B, n_.states, padded, padded, at_.turned_B_words);
+        for (index column = 0; column < now.tokens; column += width) {
+            tile::with_vectors<Arch>((smaller(width, now.tokens - column) + lanes - 1) / lanes, [&](auto vectors) SEQMIX_INLINE_LAMBDA {
+                detail::chunk_scores<product, vectors>(C, turned, padded, n_.states, now.tokens, column, at_.scores);
+            });
+        }
     }
 
     /// The steps of all heads: tokens stand in lanes.
-    void fetch_steps(const chunk& now)
+    void fetch_steps(const span& now)
     {
         const tile::block<const Dt> steps = {s_.dt.data() + now.first * s_.dt.stride(0) + first_head_ * s_.dt.stride(1), s_.dt.stride(1),
                                              s_.dt.stride(0), heads_, now.tokens};
-        load_block<Arch>(steps, tile::lane_groups{steps_of(0, now), n_.padded_chunk(), lanes});
+        load_block<Arch>(steps, tile::lane_groups{at_.dt, n_.padded_chunk(), lanes});
         for (index h = 0; h < heads_; ++h) {
             const f32 bias = f32::broadcast(s_.dt_bias ? s_.dt_bias(first_head_ + h) : 0.0f);
-            float* const dt = steps_of(h, now);
+            float* const dt = steps_of(h);
             for (index i = 0; i < now.tokens; i += lanes) {
                 const f32 sum = f32::load(dt + i) + bias;
                 (s_.softplus ? simd::softplus(sum) : sum).store(dt + i);
@@ -376,12 +343,12 @@ private:
     }
 
     /// Decays and inputs of a head; whether all inputs are finite.
-    bool fetch_head(index head, const chunk& now)
+    bool fetch_head(index head, const span& now)
     {
         // Cumulated in double and kept as two floats: a strong decay must not blur the differences behind it.
         const double rate = static_cast<double>(s_.A(first_head_ + head)) * 1.4426950408889634;
         double sum = 0.0;
-        const float* const dt = steps_of(head, now);
+        const float* const dt = steps_of(head);
         float *const high = at_.high, *const low = at_.low;
         for (index i = 0; i < now.tokens; ++i) {
             sum += rate * static_cast<double>(dt[i]);
@@ -401,7 +368,11 @@ private:
 
     /// 2^b, or 0 where that is below 2^-100: what has decayed so far would only bring subnormal products, which many processors
     /// multiply a hundred times slower.
-    static SEQMIX_INLINE f32 decayed(f32 b) { return select(b < f32::broadcast(-100.0f), f32::zero(), simd::exp2(b)); }
+    static SEQMIX_INLINE f32 decayed(f32 b)
+    {
+        const f32 least = f32::broadcast(-100.0f);
+        return select(b < least, f32::zero(), simd::exp2(max(least, b))); // of a NaN and a bound, the second
+    }
 
     /// 2^(b_i - b_j) for cumulated log2 decays b.
     static SEQMIX_INLINE f32 decay_between(f32 high_i, f32 low_i, f32 high_j, f32 low_j)
@@ -410,12 +381,12 @@ private:
     }
 
     /// weights = scores ∘ decays ∘ steps below and on the diagonal, 0 above it as far as products read.
-    void weigh(index head, const chunk& now)
+    void weigh(index head, const span& now)
     {
         constexpr int rows = tile::small_blocking<Arch>::rows;
         const index padded = n_.padded_chunk(), tokens = now.tokens;
         const scratch at = at_;
-        const float *const dt = steps_of(head, now), *const scores = scores_of(now);
+        const float *const dt = steps_of(head), *const scores = at_.scores;
         for (index i = 0; i < tokens; ++i) {
             const f32 high = f32::broadcast(at.high[i]), low = f32::broadcast(at.low[i]);
             const index read = i / rows * rows + rows; // by the row's tile
@@ -430,45 +401,34 @@ private:
         }
     }
 
-    /// This head's share of the lines of B and C in the next slab's chunk of the same place.
-    void ask_for_group(index head, const chunk& now, index slab_end) const
+    /// This head's share of the lines of B and C in the next chunk.
+    void ask_for_group(index head, const span& next) const
     {
-        const index t = slab_end + now.place * n_.chunk, tokens = smaller(n_.chunk, s_.x.extent(0) - t);
         if (s_.B.stride(2) != 1 || s_.C.stride(2) != 1) { return; }
-        for (index i = tokens * head / heads_; i < tokens * (head + 1) / heads_; ++i) {
-            constexpr index of_line = simd::cache_line / static_cast<index>(sizeof(T));
+        constexpr index of_line = simd::cache_line / static_cast<index>(sizeof(T));
+        for (index t = next.tokens * head / heads_; t < next.tokens * (head + 1) / heads_; ++t) {
             for (index n = 0; n < n_.states; n += of_line) {
-                simd::prefetch(&s_.B(t + i, group_, n));
-                simd::prefetch(&s_.C(t + i, group_, n));
+                simd::prefetch(&s_.B(next.first + t, group_, n));
+                simd::prefetch(&s_.C(next.first + t, group_, n));
             }
         }
     }
 
-    /// The chunk that is computed after this one: the same head's next one in the slab, else the next head's first, else the next
-    /// slab's.
-    chunk after(index head, const chunk& now, index slab_end) const
-    {
-        const index next = now.first + now.tokens;
-        if (next < slab_end) { return chunk_at(next, next); }
-        const index begin = now.first - now.place * n_.chunk;
-        return head + 1 < heads_ ? chunk_at(begin, begin) : chunk_at(slab_end, slab_end);
-    }
-
     /// The chunked form of one head.
-    void multiply(index head, const chunk& now, index slab_end)
+    void multiply(index head, const span& now, const span& next)
     {
         const index tokens = now.tokens;
         weigh(head, now);
-        ask_for_group(head, now, slab_end);
+        ask_for_group(head, next);
         const f32 last_high = f32::broadcast(at_.high[tokens - 1]), last_low = f32::broadcast(at_.low[tokens - 1]);
         for (index i = 0; i < tokens; i += lanes) {
             const f32 high = f32::load(at_.high + i), low = f32::load(at_.low + i);
             decayed(high + low).store(at_.from_start + i);
-            (decay_between(last_high, last_low, high, low) * f32::load(steps_of(head, now) + i)).store(at_.to_end + i);
+            (decay_between(last_high, last_low, high, low) * f32::load(steps_of(head) + i)).store(at_.to_end + i);
         }
         const index padded = n_.padded_chunk(), states = n_.states;
-        const tile::left_operand C = operands::left_of(C_of(now), n_.padded_states(), C_words_of(now));
-        const tile::left_operand turned_B = operands::turned_left_of(B_of(now), n_.padded_states(), B_words_of(now));
+        const tile::left_operand C = operands::left_of(at_.C, n_.padded_states(), at_.C_words);
+        const tile::left_operand turned_B = operands::turned_left_of(at_.B, n_.padded_states(), at_.B_words);
         const tile::left_operand M = operands::rows(at_.weights, tokens, padded, at_.weights_words);
         for (index p = 0; p < n_.panels(); ++p) {
             const index columns = live_columns(p);
@@ -479,31 +439,25 @@ private:
             }
             const tile::right_panel<word> X = {operands::joined(x, tokens, width, columns, at_.x_words), width};
             const tile::right_panel<word> weighted_X = {operands::joined(weighted, tokens, width, columns, at_.weighted_words), width};
-            const chunk next = after(head, now, slab_end);
-            const index next_head = now.first + tokens < slab_end ? head : head + 1 < heads_ ? head + 1 : 0;
-            const auto x_ahead = panel_lines<Arch>::of(panel_of(s_.x, next_head, p, next.first, next.tokens));
-            const auto out_ahead = panel_lines<Arch>::of(panel_of(s_.out, head, p, now.first, tokens));
-            // Part by part, so that what outputs have read of the state is still in L1 when it is carried on.
-            for (index n = 0, part = n_.state_part(); n < states; n += part) {
-                const detail::state_part now_part = {smaller(part, states - n), n == 0, n + part >= states};
-                float* const rows = S + n * width;
-                const tile::right_panel<word> before = {operands::joined(rows, now_part.states, width, columns, at_.state_words), width};
-                tile::with_vectors<Arch>(n_.vectors(p), [&](auto vectors) SEQMIX_INLINE_LAMBDA {
-                    detail::chunk_outputs<product, vectors>(C.from_step(n / product::group), before, now_part, at_.from_start, M, X, tokens,
-                                                            at_.y + p * n_.panel(), now_part.first ? x_ahead : panel_lines<Arch>{});
-                    detail::chunk_state<product, vectors>(turned_B.from_row(n), weighted_X, tokens, at_.from_start[tokens - 1],
-                                                          now_part.states, rows, now_part.first ? out_ahead : panel_lines<Arch>{});
-                });
-            }
+            const bool last_head = head + 1 == heads_;
+            const span& then = last_head ? next : now;
+            const auto x_ahead = panel_lines::of(panel_of(s_.x, last_head ? 0 : head + 1, p, then.first, then.tokens));
+            const auto out_ahead =
+                s_.how == tile::store::streamed ? panel_lines{} : panel_lines::of(panel_of(s_.out, head, p, now.first, tokens));
+            const tile::right_panel<word> before = {operands::joined(S, states, width, columns, at_.state_words), width};
+            tile::with_vectors<Arch>(n_.vectors(p), [&](auto vectors) SEQMIX_INLINE_LAMBDA {
+                detail::chunk_outputs<product, vectors>(C, before, states, at_.from_start, M, X, tokens, at_.y + p * n_.panel(), x_ahead);
+                detail::chunk_state<product, vectors>(turned_B, weighted_X, tokens, at_.from_start[tokens - 1], states, S, out_ahead);
+            });
         }
     }
 
     /// The recurrent form of one head: the state is read and written once a token.
-    void recur(index head, const chunk& now)
+    void recur(index head, const span& now)
     {
         const float rate = s_.A(first_head_ + head) * 0x1.715476p+0f;
         const scratch at = at_;
-        const float *const dt = steps_of(head, now), *const B = B_of(now), *const C = C_of(now);
+        const float *const dt = steps_of(head), *const B = at_.B, *const C = at_.C;
         for (index p = 0; p < n_.panels(); ++p) {
             const index columns = live_columns(p), states = n_.states, padded = n_.padded_states();
             float* const S = state_of(head, p);
@@ -525,7 +479,7 @@ private:
     }
 
     /// out = (y + D x) silu(z)
-    void finish(index head, const chunk& now)
+    void finish(index head, const span& now)
     {
         const index t = now.first, tokens = now.tokens;
         const f32 skip = f32::broadcast(s_.D ? s_.D(first_head_ + head) : 0.0f);
@@ -538,13 +492,13 @@ private:
             const auto skipped = [=](f32 sum, const float* at) SEQMIX_INLINE_LAMBDA { return fma(skip, f32::load(at + to_x), sum); };
             const auto gated = [=](f32 sum, const float* at) SEQMIX_INLINE_LAMBDA { return sum * simd::silu(f32::load(at + to_z)); };
             if (s_.D && s_.z) {
-                store_block<Arch>(from, out, [=](f32 sum, index, const float* at) SEQMIX_INLINE_LAMBDA { return gated(skipped(sum, at), at); });
+                store_block<Arch>(from, out, [=](f32 sum, index, const float* at) SEQMIX_INLINE_LAMBDA { return gated(skipped(sum, at), at); }, s_.how);
             } else if (s_.D) {
-                store_block<Arch>(from, out, [=](f32 sum, index, const float* at) SEQMIX_INLINE_LAMBDA { return skipped(sum, at); });
+                store_block<Arch>(from, out, [=](f32 sum, index, const float* at) SEQMIX_INLINE_LAMBDA { return skipped(sum, at); }, s_.how);
             } else if (s_.z) {
-                store_block<Arch>(from, out, [=](f32 sum, index, const float* at) SEQMIX_INLINE_LAMBDA { return gated(sum, at); });
+                store_block<Arch>(from, out, [=](f32 sum, index, const float* at) SEQMIX_INLINE_LAMBDA { return gated(sum, at); }, s_.how);
             } else {
-                store_block<Arch>(from, out);
+                store_block<Arch>(from, out, s_.how);
             }
         }
     }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <seqmix/core/view.hpp>
 #include <seqmix/simd/prefetch.hpp>
 #include <seqmix/tile/memory.hpp>
-
-#include <bit>
 
 // Blocks of somebody's numbers, with any strides, to dense floats in scratch and back: rows are tokens, columns channels or
 // states. Whichever axis is contiguous, memory is read and written along it; a block whose tokens are contiguous is turned
@@ -112,10 +111,17 @@ SEQMIX_NOINLINE void load_block(const block<T>& from, const lane_groups& to)
     load_block<Arch>(from, to, [](simd::f32<Arch> x, index, const float*) SEQMIX_INLINE_LAMBDA { return x; });
 }
 
+/// How a block is written.
+enum class store {
+    kept,     ///< through the caches
+    streamed, ///< past them, where columns are contiguous and registers lie on multiples of their size: for results far larger than
+              ///< caches (streamed_bytes). Whoever streams calls f32::stream_fence() before others are told.
+};
+
 /// The way back, rounded to T. `function(x, group, from)` is applied to every register on the way: x of the `group`-th register of
 /// columns, which stands at `from`. (Where the block is turned, what it gives is also left in the copy.)
 template <class Arch, class T, class Function>
-SEQMIX_INLINE void store_block(const lane_groups& from, const block<T>& to, const Function& function)
+SEQMIX_INLINE void store_block(const lane_groups& from, const block<T>& to, const Function& function, store how = store::kept)
 {
     using f32 = simd::f32<Arch>;
     constexpr int lanes = f32::lanes;
@@ -129,46 +135,60 @@ SEQMIX_INLINE void store_block(const lane_groups& from, const block<T>& to, cons
         detail::turn_block_back<Arch>(in, out);
         return;
     }
+    constexpr index bytes = lanes * static_cast<index>(sizeof(T));
+    const bool aligned = reinterpret_cast<std::uintptr_t>(out.base) % static_cast<std::uintptr_t>(bytes) == 0 && out.row_stride % lanes == 0;
+    const index whole = out.column_stride == 1 ? out.columns / lanes : 0;
     for (index r = 0; r < out.rows; ++r) {
         T* line = out.base + r * out.row_stride;
         const float* row = in.base + r * in.row_stride;
-        index left = out.columns, group = 0;
-        for (; out.column_stride == 1 && left >= lanes; left -= lanes, line += lanes, row += in.group_stride, ++group) {
-            function(f32::load(row), group, row).store(line);
+        index group = 0;
+        if (aligned && how == store::streamed) {
+            for (; group < whole; ++group, line += lanes, row += in.group_stride) { function(f32::load(row), group, row).stream(line); }
         }
-        for (; left > 0; left -= lanes, line += lanes * out.column_stride, row += in.group_stride, ++group) {
-            detail::store_strided<Arch>(function(f32::load(row), group, row), line, out.column_stride, left);
+        for (; group < whole; ++group, line += lanes, row += in.group_stride) { function(f32::load(row), group, row).store(line); }
+        for (; group * lanes < out.columns; ++group, line += lanes * out.column_stride, row += in.group_stride) {
+            detail::store_strided<Arch>(function(f32::load(row), group, row), line, out.column_stride, out.columns - group * lanes);
         }
     }
 }
 
 template <class Arch, class T>
-SEQMIX_NOINLINE void store_block(const lane_groups& from, const block<T>& to)
+SEQMIX_NOINLINE void store_block(const lane_groups& from, const block<T>& to, store how = store::kept)
 {
     if (to.column_stride != 1 && (to.row_stride == 1 || to.row_stride == -1)) { return detail::turn_block_back<Arch>(from, to); }
-    store_block<Arch>(from, to, [](simd::f32<Arch> x, index, const float*) SEQMIX_INLINE_LAMBDA { return x; });
+    store_block<Arch>(from, to, [](simd::f32<Arch> x, index, const float*) SEQMIX_INLINE_LAMBDA { return x; }, how);
 }
 
-/// The lines of a block of one register's columns, one for each of at most 64 rows: where columns are contiguous each row's
-/// line, else the columns' first lines, then their second ones, and so on. For asking ahead while something else is done.
-struct block_lines {
-    const std::byte* base = nullptr;
-    index near = 0, far = 0;
-    int near_bits = 0;
+/// For a result of this shape.
+template <class T, std::size_t Rank>
+store store_of(const view<T, Rank>& result)
+{
+    return result.size() * static_cast<index>(sizeof(T)) >= streamed_bytes ? store::streamed : store::kept;
+}
 
-    template <class Arch, class T>
+/// The lines of a block of one register's columns, one for each of its rows: where columns are contiguous each row's line, else the
+/// columns' first lines, then their second ones, and so on. For asking ahead while something else is done.
+template <class Arch>
+struct block_lines {
+    const std::byte* at = nullptr;
+    index step = 0, turn = 0; ///< to the next line; and besides, after as many as there are lanes
+
+    template <class T>
     static block_lines of(const block<T>& what)
     {
-        constexpr index size = static_cast<index>(sizeof(T));
+        constexpr index size = static_cast<index>(sizeof(T)), lanes = simd::lanes<Arch>;
         const auto* const base = reinterpret_cast<const std::byte*>(what.base);
-        if (what.column_stride == 1) { return {base, what.row_stride * size, 0, 6}; }
-        constexpr int lane_bits = std::bit_width(static_cast<unsigned>(simd::lanes<Arch>)) - 1;
-        return {base, what.column_stride * size, what.row_stride < 0 ? -simd::cache_line : simd::cache_line, lane_bits};
+        if (what.column_stride == 1) { return {base, what.row_stride * size, 0}; }
+        const index column = what.column_stride * size;
+        return {base, column, (what.row_stride < 0 ? -simd::cache_line : simd::cache_line) - lanes * column};
     }
 
-    SEQMIX_INLINE void ask_for(index row) const
+    /// The line of row `row`; to be called for each row in turn.
+    SEQMIX_INLINE void ask_for(index row)
     {
-        simd::prefetch(base + (row & ((index{1} << near_bits) - 1)) * near + (row >> near_bits) * far);
+        simd::prefetch(at);
+        at += step;
+        if (row % simd::lanes<Arch> == simd::lanes<Arch> - 1) { at += turn; }
     }
 };
 

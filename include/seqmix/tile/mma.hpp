@@ -89,9 +89,6 @@ struct left_operand {
         return {reinterpret_cast<const std::byte*>(base), row_stride * static_cast<index>(sizeof(T)),
                 depth_stride * static_cast<index>(sizeof(T))};
     }
-
-    left_operand from_row(index row) const { return {base + row * row_stride, row_stride, depth_stride}; }
-    left_operand from_step(index step) const { return {base + step * depth_stride, row_stride, depth_stride}; }
 };
 
 /// A panel of the right operand: step s holds its registers at base + s · stride.

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/ssm/selective_scan.hpp>
+
+#include <initializer_list>
+
+// Scans of one input in several directions, summed: both ways along a sequence (Vision Mamba), four ways over an image (VMamba).
+// A direction is another way to walk the same memory: nothing is flipped, transposed or copied.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace ssm {
+
+/// How an image [H, W] is walked.
+enum class scan_order {
+    rows,             ///< row after row, each from the left
+    rows_reversed,    ///< the same from the last pixel to the first
+    columns,          ///< column after column, each from the top
+    columns_reversed, ///< the same from the last pixel to the first
+};
+
+/// One direction: its own parameters, laid out as the image is (not in the order of the walk). T is the type of u.
+template <class T>
+struct scan_route {
+    scan_order order = scan_order::rows;
+    view<const T, 4> delta{};          ///< [B, D, H, W]
+    view<const float, 2> A{};          ///< [D, N]
+    view<const T, 5> B{}, C{};         ///< [B, G, N, H, W]
+    view<const float, 1> D{};          ///< [D]: adds D u; null: nothing
+    view<const float, 1> delta_bias{}; ///< [D]: added to delta, before softplus
+};
+
+/// What all directions of a call share.
+template <class T>
+struct cross_scan_options {
+    view<const T, 4> z{};  ///< [B, D, H, W]: out = (sum of directions) silu(z)
+    bool softplus = false; ///< delta = log(1 + e^delta)
+    ssm::decay decay = ssm::decay::any;
+};
+
+namespace detail {
+
+/// The two axes of an image as outer and inner time of a walk.
+template <class T, std::size_t Rank>
+view<T, Rank> walked(const view<T, Rank>& image, scan_order order)
+{
+    constexpr std::size_t height = Rank - 2, width = Rank - 1;
+    view<T, Rank> v = image;
+    if (order == scan_order::rows_reversed || order == scan_order::columns_reversed) { v = v.reversed(height).reversed(width); }
+    if (order == scan_order::columns || order == scan_order::columns_reversed) { v = v.transposed(height, width); }
+    return v;
+}
+
+} // namespace detail
+
+/// out = Σ over routes of the selective scan of u along each, times silu(z) if given. u, out [B, D, H, W]; every route brings its
+/// own delta, A, B, C, D and bias. Types, strides, errors and error bounds as in selective_scan; the sum is taken in the order of
+/// the routes, rounded to out's type in between. States start from zeros and are not kept.
+///
+/// For images whose channels lie together ([B, H, W, D] as a view with other strides) all four walks are equally fast; where
+/// pixels of a row lie together, walks along columns read single numbers and take longer. A block of channels goes through all
+/// its routes before the next one, so that u and out are read from cache from the second route on while their pixels fit it.
+///
+/// Bit-identical for every number of threads. Throws std::invalid_argument, naming the route's number where it is about one.
+/// Source: Liu et al. 2024, "VMamba: Visual State Space Model", section 4.2 (SS2D); Zhu et al. 2024, "Vision Mamba", section 3.
+template <class Arch = arch::native, class U, class Out>
+void cross_scan(const view<U, 4>& u, std::initializer_list<scan_route<std::remove_const_t<U>>> routes, const view<Out, 4>& out,
+                const cross_scan_options<std::remove_const_t<U>>& opt = {}, const context_ref& ctx = {})
+{
+    using T = std::remove_const_t<U>;
+    using sequence = scan_sequence<T, T, Out>;
+    detail::check_scan_types<U, T, T, T, Out>();
+    const checker check("ssm::cross_scan");
+    const index batch = u.extent(0), channels = u.extent(1), height = u.extent(2), width = u.extent(3);
+    check.require(routes.size() > 0, "routes are empty");
+    check_given(check, u, "u"), check_given(check, out, "out");
+    const auto like_u = [&](const auto& operand, const char* name) {
+        check_given(check, operand, name);
+        constexpr const char* names[] = {"batch", "number of channels", "height", "width"};
+        for (std::size_t axis = 0; axis < 4; ++axis) { check_extent(check, operand, name, axis, names[axis], u.extent(axis), "u's"); }
+    };
+    like_u(out, "out");
+    if (opt.z) { like_u(opt.z, "z"); }
+    check_apart(check, reach(out), "out", u, "u"), check_apart(check, reach(out), "out", opt.z, "z");
+    index number = 0, most_states = 0, groups = 1;
+    for (const scan_route<T>& route : routes) {
+        like_u(route.delta, "delta"), check_given(check, route.A, "A"), check_given(check, route.B, "B"), check_given(check, route.C, "C");
+        check.require(route.A.extent(0) == channels, "A of route ", number, " has ", route.A.extent(0), " channels, but u has ", channels);
+        const index states = route.A.extent(1);
+        groups = number == 0 ? route.B.extent(1) : groups;
+        check.require(channels == 0 || (groups > 0 && channels % groups == 0), "B has ", groups, " groups, which does not divide u's ",
+                      channels, " channels");
+        const index want[] = {batch, groups, states, height, width};
+        constexpr const char* axes[] = {"batch", "number of groups", "number of states", "height", "width"};
+        for (std::size_t axis = 0; axis < 5; ++axis) {
+            check.require(route.B.extent(axis) == want[axis], "B of route ", number, " has ", axes[axis], " ", route.B.extent(axis), ", but ", want[axis], " is meant");
+            check.require(route.C.extent(axis) == want[axis], "C of route ", number, " has ", axes[axis], " ", route.C.extent(axis), ", but ", want[axis], " is meant");
+        }
+        if (route.D) { check_extent(check, route.D, "D", 0, "length", channels, "u's number of channels"); }
+        if (route.delta_bias) { check_extent(check, route.delta_bias, "delta_bias", 0, "length", channels, "u's number of channels"); }
+        detail::check_decay(check, route.A, opt.decay);
+        check_apart(check, reach(out), "out", route.delta, "delta"), check_apart(check, reach(out), "out", route.A, "A");
+        check_apart(check, reach(out), "out", route.B, "B"), check_apart(check, reach(out), "out", route.C, "C");
+        check_apart(check, reach(out), "out", route.D, "D"), check_apart(check, reach(out), "out", route.delta_bias, "delta_bias");
+        most_states = larger(most_states, states), ++number;
+    }
+    if (out.empty()) { return; }
+
+    const view<const T, 4> inputs = u;
+    const index of_group = channels / groups;
+    const index wanted = ctx.concurrency() <= 1 ? 1 : (2 * ctx.concurrency() + batch * groups - 1) / (batch * groups);
+    scan_blocking<Arch> sizes(u.stride(1) == 1 && u.stride(3) != 1, of_group, most_states, wanted);
+    // Few enough channels that their pixels stay in L2 from route to route; at least a tile's.
+    const index tile_channels = sizes.groups * simd::lanes<Arch>, bytes = 4 * height * width * static_cast<index>(sizeof(T));
+    sizes.channels = larger(tile_channels, smaller(sizes.channels, tile::level2_bytes / bytes / tile_channels * tile_channels));
+    const index blocks_of_group = (of_group + sizes.channels - 1) / sizes.channels, blocks = groups * blocks_of_group;
+    arena measure;
+    static_cast<void>(scan_scratch<Arch>(measure, sizes, most_states));
+    ctx.for_each(batch * blocks, measure.used(), [&](index task, std::byte* memory) {
+        const index item = task / blocks, group = task % blocks / blocks_of_group, first = task % blocks_of_group * sizes.channels;
+        bool first_route = true;
+        for (const scan_route<T>& route : routes) {
+            const bool last_route = &route + 1 == routes.end();
+            const sequence walk = {
+                .u = detail::walked(inputs[item], route.order),
+                .delta = detail::walked(route.delta[item], route.order),
+                .A = route.A,
+                .B = detail::walked(route.B[item], route.order),
+                .C = detail::walked(route.C[item], route.order),
+                .z = opt.z && last_route ? detail::walked(opt.z[item], route.order) : view<const T, 3>{},
+                .out = detail::walked(out[item], route.order),
+                .D = route.D,
+                .delta_bias = route.delta_bias,
+                .softplus = opt.softplus,
+                .decay = opt.decay,
+                .accumulate = !first_route,
+                .how = tile::store::kept,
+                .gate_sum = true,
+                .snapshots = {},
+                .snapshot_interval = 1,
+            };
+            arena carve(memory);
+            const scan_scratch<Arch> scratch(carve, sizes, route.A.extent(1));
+            channel_scan<Arch, T, T, Out> scan(walk, sizes, group * of_group + first, smaller(sizes.channels, of_group - first), scratch);
+            scan.start_from_zero();
+            scan.run(0, walk.tokens());
+            first_route = false;
+        }
+    });
+}
+
+} // namespace ssm
+SEQMIX_NAMESPACE_END
