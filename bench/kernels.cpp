@@ -4,6 +4,7 @@
 
 #include <seqmix/simd/backends.hpp>
 #include <seqmix/simd/build_info.hpp>
+#include <seqmix/simd/math.hpp>
 
 #include <cstdio>
 #include <cstring>
@@ -95,6 +96,21 @@ void spin_int8(std::int64_t rounds)
                        [](i32 acc, i32 a, i32 b) SEQMIX_INLINE_LAMBDA { return backend::dot4(acc, a, b); });
 }
 
+/// As many values as accumulators, so that their latency is hidden; each goes in anew.
+void spin_exp2(std::int64_t rounds)
+{
+    constexpr int values = backend::registers / 4;
+    f32 x[values];
+    seqmix::simd::unroll<values>([&](auto i) SEQMIX_INLINE_LAMBDA { x[i] = f32::broadcast(-0.37f * (i + 1)); });
+    for (std::int64_t round = 0; round < rounds; ++round) {
+        seqmix::simd::unroll<values>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            forget(x[i]);
+            f32 y = seqmix::simd::exp2_nonpositive(x[i]);
+            forget(y);
+        });
+    }
+}
+
 void read(const void* from, std::int64_t bytes)
 {
     constexpr int streams = 8;
@@ -153,7 +169,8 @@ const instruction_set& describe()
         .has_bf16_dot = backend::has_bf16_dot,
         .peaks = {f32_loop,
                   backend::has_bf16_dot ? bf16_loop : f32_loop,
-                  {spin_int8, 8.0 * rows * int8_vectors * lanes}},
+                  {spin_int8, 8.0 * rows * int8_vectors * lanes},
+                  {spin_exp2, 1.0 * (backend::registers / 4) * lanes}},
         .read = read,
         .families = families,
         .family_count = sizeof families / sizeof *families,

@@ -2,6 +2,7 @@
 #include "arch.hpp"
 #include "problems.hpp"
 
+#include <seqmix/ssm/diagonal.hpp>
 #include <seqmix/ssm/legendre_memory.hpp>
 
 #include <cmath>

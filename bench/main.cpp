@@ -94,14 +94,14 @@ std::string figures(const peak_table& t, bool has_bf16_dot)
     char text[200];
     char bf16[40] = "bf16 as f32";
     if (has_bf16_dot) { std::snprintf(bf16, sizeof bf16, "bf16 %.1f", best(limit::bf16)); }
-    std::snprintf(text, sizeof text, "f32 %.1f GFLOP/s, %s, int8 %.1f GOP/s, read %.1f GB/s, copy %.1f GB/s",
-                  best(limit::f32), bf16, best(limit::int8), best(limit::read), best(limit::copy));
+    std::snprintf(text, sizeof text, "f32 %.1f GFLOP/s, %s, int8 %.1f GOP/s, exp2 %.2f Gelement/s, read %.1f GB/s, copy %.1f GB/s", best(limit::f32), bf16,
+                  best(limit::int8), best(limit::exp2), best(limit::read), best(limit::copy));
     return text;
 }
 
 const char* name_of(limit kind)
 {
-    constexpr const char* names[] = {"f32 peak", "bf16 peak", "int8 peak", "read bandwidth", "copy bandwidth", ""};
+    constexpr const char* names[] = {"f32 peak", "bf16 peak", "int8 peak", "exp2 peak", "read bandwidth", "copy bandwidth", ""};
     return names[static_cast<int>(kind)];
 }
 

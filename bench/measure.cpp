@@ -5,6 +5,7 @@
 
 #include <seqmix/core/types.hpp>
 
+#include <sys/mman.h>
 #include <time.h>
 
 #include <algorithm>
@@ -55,16 +56,25 @@ std::size_t size_of(element type)
     return 0;
 }
 
-/// Memory on a cache line, as scratch is; touched, so that no page is missing later.
+/// Memory touched, so that no page is missing later; in huge pages where it is large and the system grants them, as it does
+/// unasked on many: looking up small pages costs several times more in a virtual machine than outside of it, and is no
+/// kernel's doing.
 class buffer {
 public:
-    explicit buffer(std::size_t bytes) : data_(::operator new(bytes, line)) { std::memset(data_.get(), 0, bytes); }
+    explicit buffer(std::size_t bytes) : data_(::operator new(bytes, alignment))
+    {
+#if defined(MADV_HUGEPAGE)
+        if (bytes >= huge_page) { madvise(data_.get(), bytes, MADV_HUGEPAGE); }
+#endif
+        std::memset(data_.get(), 0, bytes);
+    }
     void* get() const { return data_.get(); }
 
 private:
-    static constexpr std::align_val_t line{64};
+    static constexpr std::size_t huge_page = std::size_t{2} << 20;
+    static constexpr std::align_val_t alignment{huge_page};
     struct release {
-        void operator()(void* p) const { ::operator delete(p, line); }
+        void operator()(void* p) const { ::operator delete(p, alignment); }
     };
     std::unique_ptr<void, release> data_;
 };
@@ -91,6 +101,8 @@ void fill(const operand& what, void* data, random& numbers)
             return numbers.normal();
         case filling::positive:
             return 1e-3 + 9.9 * numbers.uniform();
+        case filling::negative:
+            return -1e-3 - 9.9 * numbers.uniform();
         case filling::slopes:
             return std::exp2(-8.0 * static_cast<double>(i + 1) / static_cast<double>(what.count));
         case filling::bytes:
@@ -329,7 +341,8 @@ measured measure(const place& at, const effort& how)
     const clock which = how.processor_time && r.says != figure::speed_up ? clock::thread : clock::wall;
     measured m;
     timed kernel(r.make(r.problem, data.own()), which);
-    timed reference(r.reference_problem != nullptr ? r.make(r.reference_problem, data.others()) : call{}, which);
+    maker* const reference_maker = r.reference != nullptr ? r.reference : r.make;
+    timed reference(r.reference_problem != nullptr ? reference_maker(r.reference_problem, data.others()) : call{}, which);
     peak_probe peak(*at.set, at.of_limit(), which);
     kernel.warm_up();
     if (reference) { reference.warm_up(); }

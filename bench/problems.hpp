@@ -25,12 +25,53 @@ struct gemm_problem {
     std::int64_t m, n, k;
 };
 
+/// Causal depthwise convolution: operands x, weight [channels, width], then bias and state [batch, channels, width - 1]
+/// where the problem has them, out. x and out lie as [batch, channels, length], or as [batch, length, channels] with
+/// `channels_inside`. `steps`: token by token, of which there is one, the state kept between runs.
+struct conv1d_problem {
+    element type = element::f32;
+    std::int64_t batch = 1, channels = 2048, length = 4096, width = 4;
+    bool channels_inside = false;
+    bool silu = false; ///< and bias
+    bool steps = false;
+    bool state_rows = false; ///< the state lies as [batch, width - 1, channels]
+};
+
 enum class function { exp2, exp, log, tanh };
 
 /// y = f(x)
 struct map_problem {
     function f;
     std::int64_t count;
+};
+
+enum class lti_kind { s4d, s4d_step, s4d_kernel, lru, lmu };
+
+/// A linear time-invariant state space. Operands u, out: [B, D, L] (S4D; or [B, L, D] with `channel_last`; the kernel has out
+/// alone, [D, L]), [B, L, N] of complex numbers (LRU), [B, D, L] and [B, D, L, N] (Legendre memory, of order N). Layers are
+/// made in place.
+struct lti_problem {
+    lti_kind what = lti_kind::s4d;
+    element type = element::f32;
+    std::int64_t batch = 1, channels = 512, length = 2048, states = 32;
+    bool channel_last = false;
+};
+
+/// The selective scan. Operands u, delta, z [B, D, L] (or [B, L, D] with `channels_inside`), B, C [B, 1, N, L] (or [B, L, 1, N]), A
+/// [D, N], skip, bias [D], out as u. With `step`: one token, whose state is kept between runs.
+struct scan_problem {
+    element type = element::f32;
+    std::int64_t batch = 1, channels = 2048, length = 2048, states = 16;
+    bool channels_inside = false;
+    bool step = false;
+};
+
+/// State-space duality. Operands x [B, L, H, P], dt [B, L, H], A [H], B, C [B, L, 1, N], out as x. With `step`: one token, whose
+/// state is kept between runs.
+struct ssd_problem {
+    element type = element::f32;
+    std::int64_t batch = 1, length = 2048, heads = 32, channels = 64, states = 128;
+    bool step = false;
 };
 
 } // namespace bench

@@ -15,6 +15,7 @@ enum class filling {
     none,
     normal,
     positive, ///< in (0, 10)
+    negative, ///< in (-10, 0)
     slopes,   ///< 2^(-8 (h + 1) / H), the usual ALiBi slopes
     bytes,    ///< every value of an int8
 };
@@ -42,8 +43,8 @@ struct peer {
 };
 
 /// The measured peak that a row is a fraction of.
-enum class limit { f32, bf16, int8, read, copy, none };
-inline constexpr int limit_count = 5;
+enum class limit { f32, bf16, int8, exp2, read, copy, none };
+inline constexpr int limit_count = 6, loop_count = 4; ///< the first four are loops in registers
 
 /// What is held against the floor.
 enum class figure {
@@ -55,7 +56,7 @@ enum class figure {
 /// On which instruction sets a row runs, besides the best one.
 enum class spread_over { best, vectors, all };
 
-inline constexpr int most_operands = 5, most_peers = 3;
+inline constexpr int most_operands = 9, most_peers = 3;
 
 /// One line of the results.
 struct row {
@@ -70,8 +71,9 @@ struct row {
     maker* make;
     peer peers[most_peers]; ///< those with a name
     figure says = figure::peak_fraction;
-    const void* reference_problem = nullptr; ///< for figures that compare the kernel with itself
+    const void* reference_problem = nullptr; ///< for figures that compare the kernel with itself, or with `reference`
     double reference_work = 0;
+    maker* reference = nullptr; ///< what `reference_problem` is given to; null: make
 };
 
 struct family {
@@ -94,7 +96,7 @@ struct instruction_set {
     const char* peers;      ///< names and versions
     bool optimised;
     bool has_bf16_dot;
-    peak_loop peaks[3]; ///< f32, bf16, int8; without bf16 dot products the second is the first
+    peak_loop peaks[loop_count]; ///< f32, bf16, int8, exp2; without bf16 dot products the second is the first
     void (*read)(const void* from, std::int64_t bytes);
     const family* families;
     int family_count;
