@@ -138,7 +138,7 @@ SEQMIX_NOINLINE void sweep(const scan_tile<Arch>& tile, float* h, const float* a
 }
 
 /// The same where A[d, n] = -(n + 1): e^(delta A_n) is the (n + 1)-th power of e^-delta, which stands in `step`. Four chains
-/// of products, each by the fourth power, so that none is long: (n + 1) / 4 + 3 roundings.
+/// of products, each by the fourth power, so that none is long.
 template <class Arch, int States>
 SEQMIX_NOINLINE void sweep_powers(const scan_tile<Arch>& tile, float* h, index first_state)
 {

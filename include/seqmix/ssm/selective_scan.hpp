@@ -223,8 +223,9 @@ scan_sequence<T, Delta, Out> sequence_of(tile::store how, const view<const T, 2>
 ///     (4.3 (n + 1) + 3 + 1.3 |delta' A|) u;
 ///   - of what enters the state: 2 u and that of delta'.
 /// A state carries these decayed, as it does what they came from, and 1 u of itself a token: errors are bounded by what the state
-/// remembers, not by L. y adds (N + 2) u Σ|C h|, and D and z 4 u. bf16 and f16 are widened exactly, and only the output is
-/// rounded.
+/// remembers, not by L. y adds (N + 2) u (Σ|C h| + |D u|), z 5 u and accumulate 1 u. With time_segments each border adds
+/// (4 + (2.3 + n) |A| Σ|delta'|) u of the decayed state before it, n being the tokens of the segment. Below 2^-126 each rounding
+/// is 2^-150. bf16 and f16 are widened exactly, and only the output is rounded.
 ///
 /// Throws std::invalid_argument, naming the argument and both values, with outputs untouched.
 /// Source: Gu & Dao 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", algorithm 2 and section 3.3.

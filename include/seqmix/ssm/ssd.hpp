@@ -27,9 +27,6 @@ index chunk_length(index heads_of_group, index channels, index states)
     return static_cast<index>(rows * std::ceil((best < 12.0 ? 12.0 : best < 96.0 ? best : 96.0) / rows));
 }
 
-/// Below so many tokens, tiles of rows stay too empty for products to pay.
-inline constexpr index shortest_chunked = 6;
-
 /// Spreads items x groups x blocks of heads over the workers.
 template <class Arch, class T, class Dt, class Out, class SequenceOf>
 void ssd_items(index items, index longest, index heads, index groups, index channels, index states, const ssd_options<T>& opt,
@@ -56,7 +53,7 @@ void ssd_items(index items, index longest, index heads, index groups, index chan
         scan some(sequence, sizes, group * of_group + first, smaller(block, of_group - first), scratch);
         const state_ends<3> ends = {opt.initial_state[item], opt.state[item]};
         load_initial(some, ends);
-        some.run(opt.form == form::recurrent || (opt.form == form::automatic && length < shortest_chunked));
+        some.run(opt.form);
         store_final(some, ends);
     });
 }

@@ -253,12 +253,14 @@ public:
         for_state_panels(to, [](const auto& block, float* panel) { store_block<Arch>(tile::lane_groups{panel, width, lanes}, block); });
     }
 
-    /// All tokens, in chunks from the first one on; `token_by_token` computes inside of chunks as the recurrence does.
-    void run(bool token_by_token)
+    /// All tokens, in chunks from the first one on.
+    void run(form how)
     {
         const index length = s_.x.extent(0);
         for (index t = 0; t < length; t += n_.chunk) {
             const span now = {t, smaller(n_.chunk, length - t)}, next = {t + now.tokens, smaller(n_.chunk, length - t - now.tokens)};
+            // In so few tokens, tiles of rows stay too empty for products to pay.
+            const bool token_by_token = how == form::recurrent || (how == form::automatic && now.tokens < tile::small_blocking<Arch>::rows);
             fetch_group(now, !token_by_token);
             fetch_steps(now);
             for (index h = 0; h < heads_; ++h) {
@@ -351,7 +353,9 @@ private:
         const float* const dt = steps_of(head);
         float *const high = at_.high, *const low = at_.low;
         for (index i = 0; i < now.tokens; ++i) {
-            sum += rate * static_cast<double>(dt[i]);
+            // Nothing is left of what has decayed by 2^-256; more than that would only blur the sum.
+            const double log_decay = rate * static_cast<double>(dt[i]);
+            sum += log_decay < -256.0 ? -256.0 : log_decay;
             high[i] = static_cast<float>(sum);
             low[i] = static_cast<float>(sum - static_cast<double>(high[i]));
         }

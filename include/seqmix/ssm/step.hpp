@@ -81,7 +81,9 @@ SEQMIX_INLINE simd::f32<Arch> step_states(const stepped_states<From, To>& states
             const f32 before = tile::detail::load_strided<Arch>(from + i * at.from_channel + n * at.from_state, at.from_state, count);
             const f32 h = fma(decay(i, n, count), before, f32::broadcast(input[i]) * b);
             tile::detail::store_strided<Arch>(h, to + i * at.to_channel + n * at.to_state, at.to_state, count);
-            partial[i] = fma(h, c, partial[i]);
+            alignas(64) float live_states[lanes];
+            h.store(live_states); // lanes beyond the states hold an infinite input times 0
+            partial[i] = fma(f32::load(live_states, count), c, partial[i]);
         }
     }
     return tile::row_sums<Arch>(partial);
