@@ -6,6 +6,8 @@
 #include "support/guarded.hpp"
 
 #include <seqmix/core/executor.hpp>
+#include <seqmix/core/operands.hpp>
+#include <seqmix/core/state.hpp>
 #include <seqmix/core/view.hpp>
 
 #include <atomic>
@@ -17,6 +19,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 using seqmix::bf16;
@@ -231,6 +234,82 @@ TEST_CASE("views address, slice and turn without moving anything", "[core]")
     CHECK(view(data, {3, 0}).empty());
 }
 
+TEST_CASE("views run backwards along an axis, and back", "[core]")
+{
+    int data[24];
+    for (int i = 0; i < 24; ++i) { data[i] = i; }
+    const view v(data, {2, 3, 4});
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        const auto turned = v.reversed(axis);
+        CHECK(turned.extents() == v.extents());
+        CHECK(turned.stride(axis) == -v.stride(axis));
+        int wrong = 0;
+        for (int i = 0; i < 24; ++i) {
+            const int at[] = {i / 12, i / 4 % 3, i % 4};
+            const auto other = [&](std::size_t a) { return a == axis ? static_cast<int>(v.extent(a)) - 1 - at[a] : at[a]; };
+            wrong += turned(at[0], at[1], at[2]) != v(other(0), other(1), other(2));
+        }
+        CHECK(wrong == 0);
+        CHECK(turned.reversed(axis).data() == data);
+        CHECK(turned.reversed(axis).strides() == v.strides());
+        CHECK(reach(turned).begin == reach(v).begin);
+        CHECK(reach(turned).end == reach(v).end);
+    }
+    CHECK(v.slice(2, 1, 3).reversed(2)(0, 0, 0) == 2);
+    CHECK(v.reversed(2).slice(2, 1, 3)(0, 0, 0) == 2);
+    const auto empty = v.slice(1, 1, 1).reversed(1); // points where it did
+    CHECK(empty.data() == data + 4);
+    CHECK(empty.empty());
+    static_assert(view<int, 1>(nullptr, {0}).reversed(0).data() == nullptr);
+}
+
+TEST_CASE("a leading axis of one element changes no place", "[core]")
+{
+    float data[12] = {};
+    const view v(data + 11, {3, 4}, {-4, -1});
+    const view<float, 3> one = with_leading_axis(v);
+    CHECK(one.extents() == std::array<seqmix::index, 3>{1, 3, 4});
+    CHECK(&one(0, 2, 3) == data);
+    CHECK(one[0].data() == v.data());
+    CHECK(one[0].strides() == v.strides());
+    CHECK(reach(one).begin == reach(v).begin);
+    CHECK(reach(one).end == reach(v).end);
+    CHECK(!with_leading_axis(view<float, 2>()));
+    CHECK(with_leading_axis(view(data, {0, 4})).empty());
+}
+
+TEST_CASE("a state is a view of float or of bf16, or not given", "[core]")
+{
+    using seqmix::state_view;
+    float wide[6] = {};
+    bf16 narrow[6];
+    const state_view<2> none, in_float = view(wide, {2, 3}), in_bf16 = view(narrow, {3, 2});
+    CHECK((!none && in_float && in_bf16));
+    CHECK((!none.is_bf16() && !in_float.is_bf16() && in_bf16.is_bf16()));
+    CHECK((in_float.extent(0) == 2 && in_float.extent(1) == 3));
+    CHECK((in_bf16.extent(0) == 3 && in_bf16.extent(1) == 2));
+    CHECK(in_float.as_float().data() == wide);
+    CHECK(in_bf16.as_bf16().data() == narrow);
+    CHECK(!in_float.as_bf16());
+    const auto size = [](const auto& v) { return sizeof(*v.data()); };
+    CHECK(in_float.visit(size) == 4);
+    CHECK(in_bf16.visit(size) == 2);
+    CHECK(reach(in_float).end - reach(in_float).begin == sizeof wide);
+    CHECK(reach(in_bf16).end - reach(in_bf16).begin == sizeof narrow);
+    CHECK(!reach(none).overlaps(reach(in_float)));
+    CHECK(!state_view<2>(view<bf16, 2>()));
+
+    static_assert(std::is_copy_constructible_v<state_view<2>> && std::is_copy_assignable_v<state_view<2>>);
+    using reads = seqmix::const_state_view<2>;
+    static_assert(std::is_copy_constructible_v<reads> && std::is_convertible_v<state_view<2>, reads>);
+    static_assert(!std::is_convertible_v<reads, state_view<2>>);
+    const reads read = in_bf16, read_wide = view<const float, 2>(wide, {2, 3});
+    CHECK((read.is_bf16() && read.as_bf16().data() == narrow && read_wide.as_float().data() == wide));
+    CHECK(in_float[1].as_float().data() == wide + 3);
+    CHECK((in_bf16[2].as_bf16().data() == narrow + 4 && in_bf16[2].is_bf16()));
+    CHECK(!none[7]);
+}
+
 TEST_CASE("broadcast views repeat axes that are missing or 1", "[core]")
 {
     float data[6] = {};
@@ -276,6 +355,64 @@ TEST_CASE("checks name the door and both values, and put nothing together when t
     } catch (const std::invalid_argument& e) {
         CHECK(std::string(e.what()) == "attention: k length is 3, but v length is 4");
     }
+}
+
+namespace {
+
+template <class Check>
+void check_refused(const std::string& want, const Check& check)
+{
+    std::string message = "(nothing thrown)";
+    try {
+        check(seqmix::checker("door"));
+    } catch (const std::invalid_argument& e) {
+        message = e.what();
+    }
+    CHECK(message == want);
+}
+
+} // namespace
+
+TEST_CASE("operands must be given, fit and stand apart, or messages say what does not", "[core]")
+{
+    float data[24] = {};
+    const view v(data, {2, 3, 4});
+    using checker = seqmix::checker;
+    const checker good("door");
+    CHECK_NOTHROW(check_given(good, v, "u"));
+    CHECK_NOTHROW(check_given(good, view<float, 2>(), "u"));
+    CHECK_NOTHROW(check_given(good, view<float, 2>(nullptr, {3, 0}), "u"));
+    check_refused("door: u is null, but its shape has 6 elements",
+                  [&](const checker& c) { check_given(c, view<float, 2>(nullptr, {2, 3}), "u"); });
+    check_refused("door: u has a negative extent: -2", [&](const checker& c) { check_given(c, view(data, {3, -2}), "u"); });
+
+    CHECK_NOTHROW(check_extent(good, v, "k", 1, "length", 3, "q's"));
+    check_refused("door: k's length is 3, but q's is 4",
+                  [&](const checker& c) { check_extent(c, v, "k", 1, "length", 4, "q's"); });
+
+    const view first(data, {12}), second(data + 12, {12}), across(data + 11, {2});
+    CHECK_NOTHROW(check_apart(good, reach(first), "out", second, "u"));
+    CHECK_NOTHROW(check_apart(good, reach(first), "out", view<float, 3>(), "z"));
+    CHECK_NOTHROW(check_apart(good, reach(view<float, 1>()), "state", first, "u"));
+    for (const view<float, 1>& writes : {first, second}) {
+        check_refused("door: out overlaps u: its memory from first to last element must be apart",
+                      [&](const checker& c) { check_apart(c, reach(writes), "out", across, "u"); });
+    }
+    check_refused("door: out overlaps h: its memory from first to last element must be apart",
+                  [&](const checker& c) { check_apart(c, reach(first), "out", seqmix::state_view<1>(across), "h"); });
+
+    const auto offsets = [](const checker& c, const std::vector<seqmix::index>& x) {
+        check_offsets(c, view<const seqmix::index, 1>(x.data(), {x.size()}), "cu", 5, "u");
+    };
+    CHECK_NOTHROW(offsets(good, {0, 5}));
+    CHECK_NOTHROW(offsets(good, {0, 0, 2, 2, 5, 5}));
+    CHECK_NOTHROW(check_offsets(good, view<const seqmix::index, 1>(std::array<seqmix::index, 1>{0}.data(), {1}), "cu", 0, "u"));
+    check_refused("door: cu is empty", [&](const checker& c) { offsets(c, {}); });
+    check_refused("door: cu starts at 1, not at 0", [&](const checker& c) { offsets(c, {1, 5}); });
+    check_refused("door: cu decreases from 4 to 3", [&](const checker& c) { offsets(c, {0, 4, 3, 5}); });
+    check_refused("door: cu ends at 4, but u has length 5", [&](const checker& c) { offsets(c, {0, 4}); });
+    check_refused("door: cu ends at 6, but u has length 5", [&](const checker& c) { offsets(c, {0, 6}); });
+    check_refused("door: cu is empty", [&](const checker& c) { check_offsets(c, {}, "cu", 0, "u"); });
 }
 
 TEST_CASE("a workspace grows, keeps what it has, and is aligned", "[core]")
@@ -407,6 +544,84 @@ TEST_CASE("for_each refuses scratch that is too small before any task runs", "[c
     CHECK_THROWS_AS(seqmix::context_ref(ctx).for_each(3, 65, [&](seqmix::index, std::byte*) { ++ran; }),
                     std::invalid_argument);
     CHECK(ran == 0);
+}
+
+namespace {
+
+/// Phases in their order, on shared scratch that keeps what it holds; a worker's own scratch lies elsewhere.
+void check_phases(const seqmix::context_ref& ctx)
+{
+    constexpr seqmix::index most = 40;
+    constexpr std::size_t own = 100, shared = most * sizeof(int) + 4;
+    int entered = 0;
+    std::atomic<int> strays{0};
+    std::vector<std::atomic<int>> runs(4 * most);
+    ctx.in_phases(most, own, shared, [&](std::byte* memory, const auto& phase) {
+        ++entered;
+        strays += reinterpret_cast<std::uintptr_t>(memory) % 64 != 0;
+        auto* const numbers = reinterpret_cast<int*>(memory);
+        const auto run = [&](int which, seqmix::index tasks, auto body) {
+            phase(tasks, [&, which, tasks](seqmix::index task, std::byte* scratch) {
+                strays += task < 0 || task >= tasks || reinterpret_cast<std::uintptr_t>(scratch) % 64 != 0;
+                strays += scratch < memory + shared; // both ways: never before, nor within
+                std::memset(scratch, 0xff, own);
+                ++runs[static_cast<std::size_t>(which * most + task)];
+                body(task);
+            });
+        };
+        run(0, most, [&](seqmix::index task) { numbers[task] = static_cast<int>(task) + 1; });
+        run(1, 1, [&](seqmix::index) {
+            for (seqmix::index i = 1; i < most; ++i) { numbers[i] += numbers[i - 1]; } // needs all of the phase before
+        });
+        run(2, 0, [&](seqmix::index) { ++strays; });
+        run(3, 7, [&](seqmix::index task) { strays += numbers[most - 1 - task] != static_cast<int>((most - task) * (most - task + 1) / 2); });
+    });
+    CHECK(entered == 1);
+    CHECK(strays.load() == 0);
+    const seqmix::index tasks[] = {most, 1, 0, 7};
+    for (int which = 0; which < 4; ++which) {
+        for (seqmix::index task = 0; task < most; ++task) {
+            CHECK(runs[static_cast<std::size_t>(which * most + task)].load() == (task < tasks[which] ? 1 : 0));
+        }
+    }
+}
+
+} // namespace
+
+TEST_CASE("phases run one after another on shared scratch", "[core]")
+{
+    check_phases({});
+    seqmix::context ctx{seqmix::serial{}};
+    check_phases(ctx);
+    aligned_allocations = 0;
+    check_phases(ctx);
+    CHECK(allocated(0));
+    CHECK(ctx.scratch().size() == 192 + 128); // 164 and 100 bytes in whole lines
+    auto threads = [](int count, auto body) {
+        std::vector<std::thread> pool;
+        for (int worker = 0; worker < count; ++worker) {
+            pool.emplace_back([=] { body(worker); });
+        }
+        for (std::thread& t : pool) { t.join(); }
+    };
+    for (const int workers : {1, 2, 4, 64}) {
+        seqmix::context many{seqmix::parallel_for{workers, threads}};
+        check_phases(many);
+        CHECK(many.scratch().size() == 192 + 128 * static_cast<std::size_t>(workers < 40 ? workers : 40));
+    }
+}
+
+TEST_CASE("no tasks are no phases, and scratch that is too small is refused before any", "[core]")
+{
+    int entered = 0;
+    const auto work = [&](std::byte*, const auto&) { ++entered; };
+    seqmix::context_ref().in_phases(0, 64, 64, work);
+    alignas(64) std::byte memory[128];
+    seqmix::context ctx{seqmix::serial{}, seqmix::workspace(memory, sizeof memory)};
+    CHECK_THROWS_AS(seqmix::context_ref(ctx).in_phases(3, 64, 65, work), std::invalid_argument);
+    CHECK(entered == 0);
+    seqmix::context_ref(ctx).in_phases(3, 64, 64, work);
+    CHECK(entered == 1);
 }
 
 #if defined(_OPENMP)

@@ -5,6 +5,7 @@
 #include "support/guarded.hpp"
 #include "support/random.hpp"
 
+#include <seqmix/ssm/diagonal.hpp>
 #include <seqmix/ssm/legendre_memory.hpp>
 #include <seqmix/ssm/lti_reference.hpp>
 

@@ -7,12 +7,14 @@
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/lanes.hpp"
+#include "support/random.hpp"
 
 #include <seqmix/simd/math.hpp>
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 
 namespace simd = seqmix::simd;
 
@@ -105,6 +107,98 @@ TEST_CASE("elementary functions keep their bounds over the floats", "[math]")
     {
         sweep(
             "tanh", 3.33, [](F x) { return simd::tanh(x); }, [](double x) { return std::tanh(x); });
+    }
+}
+
+/// For |a b| <= 125, the product as it is rounded: exact in double, as both have 24 bits.
+TEST_CASE("exp2 of a product keeps its bound, whatever the product is made of", "[math]")
+{
+    constexpr double bound = 1.96;
+    for (const float b : {1.0f, -1.0f, 0x1.715476p+0f, 0.1f, -3.0f, 1e-20f, 1e20f}) { // of all a
+        const float most = std::fmin(125.0f / std::fabs(b), std::numeric_limits<float>::max());
+        // NaN as arithmetic makes it: no other is promised.
+        const auto of = [b](F x) { return simd::exp2_of_product(select(x == x, x, F::broadcast(nan_value)), F::broadcast(b)); };
+        sweep("exp2_of_product", bound, of,
+              [b](double x) { return std::exp2(x * static_cast<double>(b)); }, {-most, most});
+    }
+    // Of all a, at random distances from the integers and close to their middles, where the exponent changes.
+    const std::uint64_t step = std::getenv("SEQMIX_EXHAUSTIVE") != nullptr ? 7 : 1021;
+    random_source random(1);
+    worst_error worst;
+    float worst_a = 0.0f, worst_b = 0.0f, a[L], b[L], y[L];
+    int filled = 0;
+    for (std::uint64_t bits = 0; bits < 1ull << 32; bits += step) {
+        const float any = float_of(static_cast<std::uint32_t>(bits));
+        if (!(std::fabs(any) > 0x1p-100f && std::fabs(any) < 0x1p100f)) { continue; }
+        const double whole = static_cast<double>(random.integer(-124, 124));
+        const double product = bits % 2 == 0 ? static_cast<double>(random.uniform(-125.0f, 125.0f))
+                                             : whole + 0.5 + std::ldexp(static_cast<double>(random.normal()), -8);
+        a[filled] = any, b[filled] = static_cast<float>(product / static_cast<double>(any));
+        if (!(std::fabs(a[filled] * b[filled]) <= 125.0f)) { continue; }
+        if (++filled < L) { continue; }
+        filled = 0;
+        simd::exp2_of_product(F::load(a), F::load(b)).store(y);
+        for (int i = 0; i < L; ++i) {
+            const double want = std::exp2(static_cast<double>(a[i]) * static_cast<double>(b[i])), before = worst.error;
+            worst.see(ulp_error(y[i], want), 0, static_cast<double>(y[i]), want);
+            if (worst.error != before) { worst_a = a[i], worst_b = b[i]; }
+        }
+    }
+    std::printf("%-16s worst error %.4f ulp (bound %.2f) at %a * %a on %s\n", "exp2_of_product", worst.error, bound,
+                static_cast<double>(worst_a), static_cast<double>(worst_b), test_arch::name);
+    INFO(worst << ", where the factors are " << worst_a << " and " << worst_b);
+    CHECK(worst.error <= bound);
+}
+
+TEST_CASE("exp2 of a product is exact for integers, and NaN for the NaN of arithmetic", "[math]")
+{
+    const auto of = [](float x, float b) { return at([b](F v) { return simd::exp2_of_product(v, F::broadcast(b)); }, x); };
+    for (int n = -125; n <= 125; ++n) {
+        CHECK(of(static_cast<float>(n), 1.0f) == std::ldexp(1.0f, n));
+        CHECK(of(-0.25f, -4.0f * static_cast<float>(n)) == std::ldexp(1.0f, n));
+        CHECK(of(0x1p100f * static_cast<float>(n), 0x1p-100f) == std::ldexp(1.0f, n));
+    }
+    for (const float zero : {0.0f, -0.0f, 0x1p-149f}) {
+        CHECK(of(zero, 1000.0f) == 1.0f);
+        CHECK(of(-125.0f, zero) == 1.0f);
+    }
+    for (const float nan : {nan_value, -nan_value}) {
+        CHECK(std::isnan(of(nan, 1.0f)));
+        CHECK(std::isnan(of(0.0f, nan)));
+    }
+    CHECK(std::isnan(of(infinity, 0.0f)));
+}
+
+TEST_CASE("a decay and an addition keep their bound", "[math]")
+{
+    const std::uint64_t rounds = std::getenv("SEQMIX_EXHAUSTIVE") != nullptr ? 1u << 26 : 1u << 18;
+    random_source random(3);
+    double worst = 0.0; // over the bound
+    float a[L], b[L], h[L], c[L], y[L];
+    for (std::uint64_t round = 0; round < rounds; round += L) {
+        for (int i = 0; i < L; ++i) {
+            a[i] = std::ldexp(random.uniform(1.0f, 2.0f), static_cast<int>(random.integer(-10, 10)));
+            // Half of them close to the borders between the steps of 1/32, where tables change.
+            const float product = round % 2 == 0 ? random.uniform(-125.0f, 125.0f)
+                                                 : (static_cast<float>(random.integer(-3999, 3998)) + 0.5f) / 32.0f + 1e-4f * random.normal();
+            b[i] = product / a[i];
+            h[i] = random.normal(), c[i] = i % 4 == 0 ? 0.0f : random.normal();
+        }
+        simd::decay_and_add(F::load(a), F::load(b), F::load(h), F::load(c)).store(y);
+        for (int i = 0; i < L; ++i) {
+            const double decayed = std::exp2(static_cast<double>(a[i]) * static_cast<double>(b[i])) * static_cast<double>(h[i]);
+            const double want = decayed + static_cast<double>(c[i]);
+            const double bound = 3.9 * 0x1p-24 * std::fabs(decayed) + 0x1p-149 + 0.51 * unit_in_last_place(want);
+            worst = std::fmax(worst, absolute_error(static_cast<double>(y[i]), want) / bound);
+        }
+    }
+    std::printf("decay_and_add    worst error %.4f of its bound on %s\n", worst, test_arch::name);
+    CHECK(worst <= 1.0);
+    CHECK(worst > 0.3); // a bound that nothing comes near says nothing
+    for (int n = -125; n <= 125; ++n) {
+        const auto of = [&](float x) { return simd::decay_and_add(F::broadcast(x), F::broadcast(0.5f), F::broadcast(3.0f), F::zero()); };
+        of(2.0f * static_cast<float>(n)).store(y);
+        CHECK(y[0] == std::ldexp(3.0f, n));
     }
 }
 
@@ -219,6 +313,22 @@ TEST_CASE("every instruction set gives the same bits", "[math]")
     add([](F v) { return simd::tanh(v); });
     // Taken from a run on AVX2. A change to a polynomial changes it; a change to a backend must not.
     CHECK(sum == 0xadba25dbu);
+}
+
+TEST_CASE("every instruction set gives the same bits of exp2 of a product", "[math]")
+{
+    random_source random(2);
+    floats a, b;
+    while (a.size() < std::size_t{1} << 16) {
+        const float fraction = random.uniform(1.0f, 2.0f); // on a line of its own: arguments have no order
+        const float x = std::ldexp(fraction, static_cast<int>(random.integer(-60, 60)));
+        const float y = random.uniform(-125.0f, 125.0f) / x;
+        if (std::fabs(x * y) <= 125.0f) { a.push_back(x), b.push_back(y); }
+    }
+    std::uint32_t sum = 0;
+    for (const float y : lanewise([](F x, F y) { return simd::exp2_of_product(x, y); }, a, b)) { sum = (sum ^ bits_of(y)) * 16777619u; }
+    // As above.
+    CHECK(sum == 0xb868a84bu);
 }
 
 TEST_CASE("functions never leave their range and do not jump where pieces meet", "[math]")

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 using seqmix::bf16;
 using seqmix::f16;
@@ -87,6 +88,26 @@ void check_stores()
         r.store(memory.data());
         CHECK(memory.intact());
         for (int i = 0; i < L; ++i) { CHECK(memory[i] == element<T>(i)); }
+    }
+}
+
+/// On every border that a streamed register may lie on: what a store writes, rounded likewise, and nothing else.
+template <class T>
+void check_streams()
+{
+    random_source random(11);
+    constexpr std::size_t bytes = sizeof(T) * std::size_t{L};
+    for (std::size_t offset = 0; offset < 64; offset += bytes) {
+        float lane[L];
+        for (float& x : lane) { x = random.normal(); }
+        lane[0] = nan_value;
+        guarded<T> streamed(L, offset), stored(L, offset);
+        F::load(lane).stream(streamed.data());
+        F::stream_fence();
+        F::load(lane).store(stored.data());
+        INFO("elements of " << sizeof(T) << " bytes at offset " << offset);
+        CHECK(streamed.intact());
+        CHECK(std::memcmp(streamed.data(), stored.data(), bytes) == 0);
     }
 }
 
@@ -193,6 +214,13 @@ TEST_CASE("stores write the first n elements and nothing else, to any alignment"
     check_stores<bf16>();
     check_stores<f16>();
     check_stores<std::int32_t>();
+}
+
+TEST_CASE("streams write what stores write", "[simd]")
+{
+    check_streams<float>();
+    check_streams<bf16>();
+    check_streams<f16>();
 }
 
 TEST_CASE("bf16 and f16 are converted bit for bit as by their scalar types", "[simd]")

@@ -8,6 +8,7 @@
 #include <seqmix/tile/gemm.hpp>
 #include <seqmix/tile/map.hpp>
 #include <seqmix/tile/reduce.hpp>
+#include <seqmix/tile/register_tile.hpp>
 #include <seqmix/tile/triangular.hpp>
 
 #include <stdexcept>
@@ -177,6 +178,167 @@ TEST_CASE("gemm refuses shapes that do not fit, and says which")
     CHECK(refusal(view(numbers, {2, 3}), view(numbers, {4, 2}), view(numbers, {2, 2})) == "tile::gemm: b's depth is 4, but a's is 3");
     CHECK(refusal(view(numbers, {2, 3}), view(numbers, {3, 2}), view(numbers, {5, 2})) == "tile::gemm: c's rows is 5, but a's is 2");
     CHECK(refusal(view(numbers, {2, 3}), view(numbers, {3, 2}), view(numbers, {2, 2}, {1, 2})) == "tile::gemm: c's columns have stride 2, but must have 1");
+}
+
+namespace {
+
+/// What a lane of an operand holds: a float, or a pair along the depth of which the first stands lower.
+template <class Element>
+auto word_of(const Element* pair, index_type count)
+{
+    if constexpr (std::is_same_v<Element, float>) {
+        static_cast<void>(count);
+        return pair[0];
+    } else {
+        return static_cast<std::int32_t>(pair[0].bits | (count > 1 ? static_cast<std::uint32_t>(pair[1].bits) << 16 : 0u));
+    }
+}
+
+/// S = (diag(f) (factor S + L1 R1)) + L2 R2 of `live` rows and Vectors registers, against double. A float product of depth
+/// d is off by d u of the sums of absolute values, one of bf16 by twice as much (see above), each scaling by u.
+template <class Element, int Vectors>
+void check_register_tile(index_type live, index_type depth, bool turned, bool from_memory)
+{
+    using product = tile::product<test_arch, Element>;
+    using word = typename product::word;
+    constexpr int rows = tile::small_blocking<test_arch>::rows, columns = Vectors * lanes, group = product::group;
+    CAPTURE(Vectors, live, depth, turned, from_memory);
+    random_source random(static_cast<std::uint64_t>(live * 1009 + depth * 31 + Vectors));
+    const index_type first = 2, words = tile::depth_words<product>(depth), stride = columns + 3, left_rows = first + live;
+    // The left operand ends with its last live row; what lies above the first row is not to be read either: NaN.
+    const auto element_at = [&](std::vector<Element>& of, index_type r, index_type d) -> Element& {
+        return of[static_cast<std::size_t>(r * words * group + d)];
+    };
+    std::vector<Element> left_numbers(static_cast<std::size_t>(left_rows * words * group)),
+        right_numbers(static_cast<std::size_t>(columns * words * group));
+    for (index_type r = 0; r < left_rows; ++r) {
+        for (index_type d = 0; d < words * group; ++d) {
+            element_at(left_numbers, r, d) = r < first   ? Element(std::numeric_limits<float>::quiet_NaN())
+                                             : d < depth ? element<Element>(random)
+                                                         : Element(0.0f);
+        }
+    }
+    for (index_type c = 0; c < columns; ++c) {
+        for (index_type d = 0; d < words * group; ++d) {
+            element_at(right_numbers, c, d) = d < depth ? element<Element>(random) : Element(0.0f);
+        }
+    }
+    const index_type row_stride = turned ? 1 : words, depth_stride = turned ? left_rows : 1;
+    at_the_edge<word> left(left_rows * words);
+    at_the_edge<word> right(words == 0 ? 0 : (words - 1) * stride + columns);
+    for (index_type s = 0; s < words; ++s) {
+        for (index_type r = 0; r < left_rows; ++r) {
+            left[r * row_stride + s * depth_stride] = word_of(&element_at(left_numbers, r, s * group), group);
+        }
+        for (index_type c = 0; c < columns; ++c) {
+            right[s * stride + c] = word_of(&element_at(right_numbers, c, s * group), group);
+        }
+    }
+    std::vector<float> before(static_cast<std::size_t>(rows * columns)), factors(rows);
+    for (float& x : before) { x = random.normal(); }
+    for (float& x : factors) { x = random.normal(); }
+    at_the_edge<float> start((live - 1) * columns + columns), result_end((live - 1) * stride + columns);
+    for (index_type i = 0; i < live * columns; ++i) { start[i] = before[static_cast<std::size_t>(i)]; }
+    const float factor = 0.3f;
+
+    using register_tile = tile::register_tile<product, Vectors>;
+    register_tile sum = from_memory ? register_tile(start.data(), columns, live) : register_tile();
+    const auto operand = tile::left_operand::of(left.data(), row_stride, depth_stride);
+    sum.scale(factor);
+    sum.add_product(operand, first, live, {right.data(), stride}, words);
+    sum.scale_rows(factors.data());
+    sum.add_product(operand, first, live, {right.data(), stride}, words);
+    guarded<float> result(rows * stride);
+    sum.store(result.data(), stride, live);
+    sum.store(result_end.data(), stride, live); // a fault is what fails
+
+    worst_error worst;
+    for (index_type r = 0; r < live; ++r) {
+        for (index_type c = 0; c < columns; ++c) {
+            double dot = 0.0, size = 0.0;
+            for (index_type d = 0; d < depth; ++d) {
+                const double term =
+                    number(element_at(left_numbers, first + r, d)) * number(element_at(right_numbers, c, d));
+                dot += term, size += std::fabs(term);
+            }
+            const double begin = from_memory ? static_cast<double>(factor) *
+                                                   static_cast<double>(before[static_cast<std::size_t>(r * columns + c)])
+                                             : 0.0;
+            const double f = static_cast<double>(factors[static_cast<std::size_t>(r)]), want = f * (begin + dot) + dot;
+            const double gross = std::fabs(f) * (std::fabs(begin) + size) + size;
+            const double steps = static_cast<double>(2 * depth * (group > 1 ? 2 : 1) + 3);
+            const double got = static_cast<double>(result[r * stride + c]), error = absolute_error(got, want);
+            worst.see(error <= steps * 0x1p-24 * gross ? 0.0 : error, r * columns + c, got, want);
+        }
+    }
+    INFO(worst);
+    CHECK(worst.error == 0.0);
+    CHECK(result.intact());
+    bool kept = true;
+    for (index_type i = 0; i < result.size(); ++i) {
+        kept = kept && (i / stride < live && i % stride < columns ? true : result.untouched(i));
+    }
+    CHECK(kept);
+}
+
+template <class Element>
+void check_register_tiles()
+{
+    seqmix::simd::unroll<tile::small_blocking<test_arch>::vectors>([](auto v) {
+        for (index_type live = 1; live <= tile::small_blocking<test_arch>::rows; ++live) {
+            for (index_type depth : {0, 1, 2, 3, 8, 63}) {
+                for (const bool turned : {false, true}) {
+                    check_register_tile<Element, v + 1>(live, depth, turned, depth != 3);
+                }
+            }
+        }
+    });
+}
+
+} // namespace
+
+TEST_CASE("a register tile adds products of every live size, and touches nothing else") { check_register_tiles<float>(); }
+
+TEST_CASE("a register tile adds products of bf16") { check_register_tiles<bf16>(); }
+
+TEST_CASE("a number of registers becomes a constant, once")
+{
+    for (int n = 0; n <= tile::small_blocking<test_arch>::vectors + 1; ++n) {
+        int calls = 0, last = 0;
+        tile::with_vectors<test_arch>(n, [&](auto vectors) { ++calls, last = vectors; });
+        const bool exists = n >= 1 && n <= tile::small_blocking<test_arch>::vectors;
+        CHECK(calls == (exists ? 1 : 0));
+        CHECK(last == (exists ? n : 0));
+    }
+}
+
+TEST_CASE("the lanes of each register of a square are summed")
+{
+    random_source random(23);
+    for (int bad = -1; bad < lanes; ++bad) { // a NaN reaches its own register's sum
+        f32 square[lanes];
+        double want[lanes], size[lanes];
+        for (int i = 0; i < lanes; ++i) {
+            float row[lanes];
+            want[i] = size[i] = 0.0;
+            for (int c = 0; c < lanes; ++c) {
+                row[c] = random.normal();
+                want[i] += static_cast<double>(row[c]), size[i] += std::fabs(static_cast<double>(row[c]));
+            }
+            if (i == bad) { row[(i * 5) % lanes] = std::numeric_limits<float>::quiet_NaN(); }
+            square[i] = f32::load(row);
+        }
+        float sums[lanes];
+        tile::row_sums<test_arch>(square).store(sums);
+        int halvings = 0;
+        while ((1 << halvings) < lanes) { ++halvings; }
+        bool right = true;
+        for (int i = 0; i < lanes; ++i) {
+            right = right && (i == bad ? std::isnan(sums[i])
+                                       : std::fabs(static_cast<double>(sums[i]) - want[i]) <= halvings * 0x1p-24 * size[i]);
+        }
+        CHECK(right);
+    }
 }
 
 TEST_CASE("columns are loaded and stored with any stride, count and type")

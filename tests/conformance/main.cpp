@@ -5,9 +5,9 @@
 // with "-" for a number that there is none of; reasons go to stderr. Exits with 1 if any line says FAIL, with 2 if it
 // is called wrongly.
 #include "plain_case.hpp"
-#include "safetensors.hpp"
 
 #include <can_run.hpp>
+#include <safetensors.hpp>
 
 #include <cmath>
 #include <cstdio>
@@ -66,10 +66,10 @@ void print(const verdict& v, const std::string& name, const char* arch)
 /// A file in the form in which it crosses to the runners.
 class loaded_case {
 public:
-    explicit loaded_case(const std::string& path) : file_(read_safetensors(path))
+    explicit loaded_case(const std::string& path) : file_(formats::read_safetensors(path))
     {
         for (const auto& [key, value] : file_.metadata) { entries_.push_back({key.c_str(), value.c_str()}); }
-        for (const tensor& t : file_.tensors) {
+        for (const formats::tensor& t : file_.tensors) {
             tensors_.push_back({t.name.c_str(), t.dtype.c_str(), t.shape.data(), t.shape.size(),
                                 file_.buffer.data() + t.begin, t.end - t.begin});
         }
@@ -80,7 +80,7 @@ public:
     plain_case plain() const { return {entries_.data(), entries_.size(), tensors_.data(), tensors_.size()}; }
 
 private:
-    safetensors file_;
+    formats::safetensors file_;
     std::vector<plain_entry> entries_;
     std::vector<plain_tensor> tensors_;
 };

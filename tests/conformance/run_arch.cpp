@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Compiled once per instruction set, with -DSEQMIX_TEST_ARCH=<its name>.
 #include "attention.hpp"
+#include "causal_conv1d.hpp"
+#include "selective_scan.hpp"
+#include "ssd.hpp"
 
 #include <exception>
 
@@ -18,9 +21,9 @@ struct operation {
 
 constexpr operation operations[] = {
     {"attention", attention_metadata, run_attention<arch::SEQMIX_TEST_ARCH>},
-    {"selective_scan", "delta_softplus", nullptr},
-    {"ssd", "dt_softplus", nullptr},
-    {"causal_conv1d", "activation", nullptr},
+    {"selective_scan", selective_scan_metadata, run_selective_scan<arch::SEQMIX_TEST_ARCH>},
+    {"ssd", ssd_metadata, run_ssd<arch::SEQMIX_TEST_ARCH>},
+    {"causal_conv1d", causal_conv1d_metadata, run_causal_conv1d<arch::SEQMIX_TEST_ARCH>},
     {"linear_attention", "rule gate normalize scale", nullptr},
     {"hgrn", "", nullptr},
     {"long_conv", "causal", nullptr},
