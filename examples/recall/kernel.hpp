@@ -46,6 +46,10 @@ struct cost {
 
 enum class on { best_backend, every_backend };
 enum class sees { everything_before, window };
+enum class predicts {
+    as_attention, ///< what every other such method predicts that sees the same
+    on_its_own,
+};
 
 /// One line of the table: a way to compute the rows. To add one, write a function in run_arch.cpp and enter it there.
 struct method {
@@ -54,6 +58,7 @@ struct method {
     cost (*run)(const problem&, const sink&);
     on where;
     sees reach;
+    predicts answer;
     std::ptrdiff_t at_most; ///< bytes: what is slow is shown on the text's beginning; 0: no limit
 };
 

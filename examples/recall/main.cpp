@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// recall: predicts every next byte of a text from what came before, by attention alone. README.md explains.
+// recall: predicts every next byte of a text from what came before, by attention, and by a state space beside it. README.md explains.
 #include "methods.hpp"
 #include "predict.hpp"
 #include "table.hpp"
@@ -87,7 +87,7 @@ std::vector<recall::plan> plans(const std::vector<recall::backend>& backends, co
     return all;
 }
 
-/// Whatever computes the rows, the predictions must be the same wherever the rows see the same keys. Returns the
+/// Whatever computes attention's rows, the predictions must be the same wherever the rows see the same keys. Returns the
 /// largest difference in bits per byte and the shortest beginning that was compared.
 struct agreement {
     double difference = 0;
@@ -96,8 +96,12 @@ struct agreement {
 agreement compare(const std::vector<recall::result>& results)
 {
     agreement all{0, results.front().plan.length};
+    const auto as_attention = [](const recall::result& r) {
+        return r.plan.method->answer == recall::predicts::as_attention;
+    };
     for (const recall::result& a : results) {
         for (const recall::result& b : results) {
+            if (!as_attention(a) || !as_attention(b)) { continue; }
             std::ptrdiff_t common = std::min(a.plan.length, b.plan.length);
             if (a.plan.window != b.plan.window) { common = std::min(common, std::max(a.plan.window, b.plan.window)); }
             all.difference = std::max(all.difference, std::fabs(a.bits_per_byte(common) - b.bits_per_byte(common)));
@@ -132,7 +136,7 @@ int run(const arguments& args, const recall::text& text, Output output)
     if (!args.csv || !same || !sums) {
         std::fprintf(
             report,
-            "\n%s: where they see the same (the first %td bytes at least), all methods are within %.1g bits per byte\n",
+            "\n%s: where they see the same (the first %td bytes at least), all that attend are within %.1g bits per byte\n",
             same ? "checked" : "FAILED", found.shortest, found.difference);
         std::fprintf(report, "%s: every distribution sums to 1 within %.1g before it is normalised\n",
                      sums ? "checked" : "FAILED", worst_sum);
@@ -145,7 +149,7 @@ int run(const arguments& args, const recall::text& text, Output output)
 int main(int argc, char** argv)
 {
     arguments args;
-    CLI::App app{"Predicts every next byte of a text from what came before, by attention alone, without training."};
+    CLI::App app{"Predicts every next byte of a text from what came before, by attention or a state space, without training."};
     app.add_option("FILE", args.file, "The text; default: the first volume of Northanger Abbey");
     app.add_option("--bytes", args.bytes, "Only the first N bytes; default: all with the window, 32768 without")
         ->type_name("N|all");

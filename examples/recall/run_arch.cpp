@@ -3,6 +3,8 @@
 #include "kernel.hpp"
 
 #include <seqmix/attention.hpp>
+#include <seqmix/simd/denormals.hpp>
+#include <seqmix/ssm/ssd.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -166,15 +168,74 @@ cost tiled(const problem& p, const sink& to)
     return spent;
 }
 
+/// What a head reads from its state, made a row: the scores of the channels become a distribution, and their sum a number of matches
+/// that the log-sum-exp tells as attention's does. README.md says what is lost.
+void as_row(float* scores, index channels, float& lse)
+{
+    float matches = 0.0f, positive = 0.0f;
+    for (index c = 0; c < channels; ++c) {
+        matches += scores[c]; // values are one-hot, so this is the sum of q·k
+        scores[c] = std::max(scores[c], 0.0f);
+        positive += scores[c];
+    }
+    for (index c = 0; c < channels && positive > 0.0f; ++c) { scores[c] /= positive; }
+    lse = matches > 0.0f ? recall::scale + std::log(matches) : -std::numeric_limits<float>::infinity();
+}
+
+/// One matrix [channels, key_size] a head instead of all keys and values: after each byte it fades a little and takes
+/// value ⊗ key in, and the next byte's query reads it. That is ssm::ssd with x = values, B = keys, C = queries.
+cost state_space(const problem& p, const sink& to)
+{
+    constexpr index block = 2048;
+    constexpr float horizon = 4000.0f; // bytes after which 1/e is left
+    memory<float> text(p, std::min(block, p.length));
+    std::vector<float> out(static_cast<std::size_t>(block * p.heads * p.channels));
+    std::vector<float> lse(static_cast<std::size_t>(block * p.heads));
+    std::vector<float> state(static_cast<std::size_t>(p.heads * p.channels * recall::key_size));
+    const float step = 1.0f;
+    const std::vector<float> decay(static_cast<std::size_t>(p.heads), -1.0f / horizon);
+    sm::context<> ctx;
+    cost spent;
+    for (index first = 0; first < p.length; first += block) {
+        // The state that row i reads has byte i - 1 for its last, so keys and values lag behind queries by one, and row 0
+        // has nothing to read.
+        const index last = std::min(first + block, p.length), from = std::max(first, index{1});
+        const index skipped = (from - first) * p.heads, rows = (last - first) * p.heads;
+        text.hold(from - 1, last);
+        std::fill_n(out.begin(), skipped * p.channels, 0.0f);
+        std::fill_n(lse.begin(), skipped, -std::numeric_limits<float>::infinity());
+
+        const auto by_time = [](auto operand) { return operand.transposed(1, 2); }; // [B, H, L, …] to [B, L, H, …]
+        const auto start = std::chrono::steady_clock::now();
+        {
+            const sm::scoped_flush_denormals fading; // what has not been met for 90 horizons
+            sm::ssm::ssd<arch>(by_time(text.values(from - 1, last - 1)),
+                               sm::view(&step, {index{1}, last - from, p.heads}, {0, 0, 0}),
+                               sm::view(decay.data(), {p.heads}), by_time(text.contexts(from - 1, last - 1)),
+                               by_time(text.contexts(from, last)),
+                               sm::view(out.data() + skipped * p.channels, {index{1}, last - from, p.heads, p.channels}),
+                               {.state = sm::view(state.data(), {index{1}, p.heads, p.channels, recall::key_size})}, ctx);
+        }
+        for (index row = skipped; row < rows; ++row) {
+            as_row(out.data() + row * p.channels, p.channels, lse[static_cast<std::size_t>(row)]);
+        }
+        spent.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        to.take(to.self, {first, last, out.data(), lse.data()});
+    }
+    spent.extra_bytes = ctx.scratch().size() + state.size() * sizeof(float);
+    return spent;
+}
+
 // The scalar backend has one lane, and its line should not hold up the others.
 constexpr std::ptrdiff_t no_limit = 0, slow = 4096, limit = std::is_same_v<arch, sm::arch::scalar> ? 2048 : no_limit;
 
-using recall::on, recall::sees;
+using recall::on, recall::predicts, recall::sees;
 constexpr recall::method list[] = {
-    {"naive", "f32", naive, on::best_backend, sees::everything_before, slow},
-    {"tiled", "f32", tiled<float>, on::every_backend, sees::everything_before, limit},
-    {"tiled", "bf16", tiled<sm::bf16>, on::best_backend, sees::everything_before, limit},
-    {"sliding window", "f32", tiled<float>, on::best_backend, sees::window, limit},
+    {"naive", "f32", naive, on::best_backend, sees::everything_before, predicts::as_attention, slow},
+    {"tiled", "f32", tiled<float>, on::every_backend, sees::everything_before, predicts::as_attention, limit},
+    {"tiled", "bf16", tiled<sm::bf16>, on::best_backend, sees::everything_before, predicts::as_attention, limit},
+    {"sliding window", "f32", tiled<float>, on::best_backend, sees::window, predicts::as_attention, limit},
+    {"state space", "f32", state_space, on::best_backend, sees::everything_before, predicts::on_its_own, no_limit},
 };
 
 } // namespace
