@@ -199,7 +199,8 @@ TEST_CASE("ssd: automatic is by chunks, but for chunks of fewer tokens than a ti
     constexpr index chunk = 20, rows = sm::tile::small_blocking<test_arch>::rows;
     for (index length : {1, 5, 6, 7, 40, 46, 100}) {
         const ssd_case c = ssd_case{.heads = 2, .channels = lanes + 3, .states = 7, .length = length}.with_all();
-        const ssd_problem<float> automatic(c.as(form::automatic, chunk)), insisted(c.as(length < rows ? form::recurrent : form::chunked, chunk));
+        const ssd_problem<float> automatic(c.as(form::automatic, chunk)),
+            insisted(c.as(length < rows ? form::recurrent : form::chunked, chunk));
         ssd_result<float> chosen(automatic), meant(insisted);
         run(automatic, chosen), run(insisted, meant);
         INFO("length " << length);
