@@ -122,7 +122,7 @@ void check_ssd(const checker& check, const view<const T, 4>& x, const view<const
 ///
 ///     h_t = exp(dt'_t A) h_{t-1} + dt'_t x_t ⊗ B_t        y_t = h_t C_t + D x_t        out_t = y_t silu(z_t)
 ///
-/// x, out [B, L, H, P]; dt [B, L, H]; A [H], negative; B, C [B, L, G, N], G dividing H: consecutive heads share a group. x, B, C
+/// x, out [B, L, H, P]; dt [B, L, H]; A [H] with dt' A <= 0 (decays, no growth); B, C [B, L, G, N], G dividing H: consecutive heads share a group. x, B, C
 /// float, bf16 or f16, all alike; dt and out the same or float. Any strides; unit stride of the last axis is the fast path.
 /// `options` says the rest; `ctx` who runs it, on what scratch. Zero sizes are legal: L = 0 leaves the state as it is. Scratch does
 /// not grow with L.
@@ -133,11 +133,13 @@ void check_ssd(const checker& check, const view<const T, 4>& x, const view<const
 ///
 /// NaN and infinities reach the outputs that depend on them, and no others. (A chunk with such an x is computed token by token.)
 ///
-/// Error against exact arithmetic on the given numbers, with u = 2^-24, for float: the relative errors of dt' as in
-/// selective_scan; each decay between two tokens 4 u, and |log decay| times that of the dt' in between; sums over N + q terms
-/// (N + q + 8) u of their absolute values, q the chunk's tokens. The state is rounded once a chunk. Where the instruction set
-/// multiplies bf16, bf16 operands, weights C·B exp(…) dt and the state are rounded to bf16 (2^-8 relative) for products, whose
-/// sums and whose carried state are float; elsewhere bf16 and f16 are widened exactly. The output is rounded to its type.
+/// Error against exact arithmetic on the given numbers, with u = 2^-24, for float; that of dt' as in selective_scan. Token by token: as
+/// in selective_scan. In chunks of q tokens: each decay between two tokens (4 + 2 |log decay|) u, |log decay| times that of the dt' in
+/// between, and (2^-46 + q 2^-53) times what the chunk has cumulated (below 2^-100 a decay is 0); sums (N + q + 8) u of their absolute
+/// values, the state (q + 8) u a chunk, which is then carried on decayed. Where the instruction set multiplies bf16, bf16 operands of
+/// the products are rounded to it (2^-8 relative): weights C·B exp(…) dt, inputs weighted for the state, and the state as it is read;
+/// their sums, 2 u a term, and the state that is carried are float, and subnormals may be flushed. Elsewhere bf16 and f16 are widened
+/// exactly. The output is rounded to its type.
 ///
 /// Throws std::invalid_argument, naming the argument and both values, with outputs untouched.
 /// Source: Dao & Gu 2024, "Transformers are SSMs", equation 16 and section 6.
