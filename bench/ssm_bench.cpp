@@ -184,7 +184,9 @@ call make_ssd_as_float(const void* problem, void* const* data)
 }
 
 constexpr scan_problem usual = {}, inside = {.channels_inside = true}, bf16_scan = {.type = element::bf16};
-constexpr scan_problem short_scan = {.channels = 16, .length = 1024}, long_scan = {.channels = 16, .length = 1048576};
+constexpr scan_problem short_scan = {.channels = 16, .length = 1000}, long_scan = {.channels = 16, .length = 1000000};
+// Channels 4 MB apart: all of their lines fall into one set of every cache.
+constexpr scan_problem crowded_scan = {.channels = 16, .length = 1048576};
 constexpr scan_problem many_steps = {.batch = 64, .length = 1, .step = true};
 constexpr ssd_problem heads32 = {}, heads32_bf16 = {.type = element::bf16};
 constexpr ssd_problem short_ssd = {.length = 1024, .heads = 1, .channels = 32, .states = 16};
@@ -267,8 +269,10 @@ constexpr row rows[] = {
              figure::time_over_share, usual, values(usual)),
     compared(scan_row("scan_over_expf", "D 2048, N 16, L 2048; speed over a scalar loop of expf", inside), figure::speed_up, inside, 0,
              scalar_scan),
-    compared(scan_row("scan_1M_over_1k", "D 16, N 16; time a token at L 1048576 over L 1024", long_scan), figure::time_over_share, short_scan,
+    compared(scan_row("scan_1M_over_1k", "D 16, N 16; time a token at L 1000000 over L 1000", long_scan), figure::time_over_share, short_scan,
              values(short_scan)),
+    compared(scan_row("scan_crowded_1M_over_1k", "D 16, N 16; time a token at L 1048576 over L 1000", crowded_scan), figure::time_over_share,
+             short_scan, values(short_scan)),
     scan_row("step_f32", "64 sequences, D 2048, N 16", many_steps, spread_over::vectors),
     ssd_row("ssd_f32", "32 heads x 64, N 128, L 2048", heads32, spread_over::vectors),
     ssd_row("ssd_bf16", "bf16, 32 heads x 64, N 128, L 2048", heads32_bf16, spread_over::vectors),
