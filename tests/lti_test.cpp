@@ -4,12 +4,12 @@
 #include "support/catch.hpp"
 #include "support/guarded.hpp"
 #include "support/random.hpp"
+#include "support/count_allocations.hpp"
 
 #include <seqmix/ssm/diagonal.hpp>
 #include <seqmix/ssm/legendre_memory.hpp>
 #include <seqmix/ssm/lti_reference.hpp>
 
-#include <atomic>
 #include <cstdlib>
 #include <functional>
 #include <limits>
@@ -17,31 +17,6 @@
 #include <thread>
 #include <utility>
 #include <vector>
-
-namespace {
-
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment)
-{
-    ++allocations;
-    void* const p = std::aligned_alloc(alignment, (bytes / alignment + 1) * alignment);
-    if (p == nullptr) { throw std::bad_alloc(); }
-    return p;
-}
-
-} // namespace
-
-// Everything that the program allocates is counted here.
-void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment)
-{
-    return counted(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace lti_test {
 

@@ -1,46 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Memory, what NaN and infinities reach, and what is refused.
 #include "ssd_case.hpp"
+#include "support/count_allocations.hpp"
 
-#include <atomic>
 #include <cstdlib>
 #include <functional>
-#include <new>
 #include <stdexcept>
-
-namespace {
-
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment)
-{
-    ++allocations;
-    void* const p = std::aligned_alloc(alignment, (bytes / alignment + 1) * alignment);
-    if (p == nullptr) { throw std::bad_alloc(); }
-    return p;
-}
-
-} // namespace
-
-// Everything that the program allocates is counted here. Out of line: inlined, one half of a pair looks like a mismatch.
-void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment)
-{
-    return counted(bytes, static_cast<std::size_t>(alignment));
-}
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept
-{
-    try {
-        return counted(bytes, alignof(std::max_align_t));
-    } catch (const std::bad_alloc&) {
-        return nullptr;
-    }
-}
-SEQMIX_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
-SEQMIX_NOINLINE void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
-SEQMIX_NOINLINE void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-SEQMIX_NOINLINE void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-SEQMIX_NOINLINE void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace ssd_test {
 
