@@ -3,8 +3,8 @@
 
 #include <cstddef>
 
-// What crosses the boundary between main.cpp, compiled without -m flags, and run_arch.cpp, compiled once per instruction
-// set: plain numbers, pointers and functions. examples/dispatch/README.md says why nothing else may.
+// What crosses the boundary between main.cpp, compiled without -m flags, and run_arch.cpp, compiled once per
+// instruction set: plain numbers, pointers and functions. examples/dispatch/README.md says why nothing else may.
 
 namespace mamba_block {
 
@@ -52,8 +52,8 @@ struct cost {
     std::size_t buffer_bytes; ///< what lies between the steps of the block
 };
 
-/// Takes x [tokens, model] to out [tokens, model] by a new block. bound [tokens, model], unless null, gets how far the outputs
-/// of any two routes may be apart; it asks for a route of one call and one slab. (bound.hpp)
+/// Takes x [tokens, model] to out [tokens, model] by a new block. bound [tokens, model], unless null, gets how far the
+/// outputs of any two routes may be apart; it asks for a route of one call and one slab. (bound.hpp)
 struct backend {
     cost (*mamba1)(const mamba1_weights&, const route&, const float* x, float* out, float* bound);
     cost (*mamba2)(const mamba2_weights&, const route&, const float* x, float* out, float* bound);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// mamba_block: a Mamba-1 and a Mamba-2 block, whose outputs must not depend on how a sequence is cut. README.md explains.
+// mamba_block: a Mamba-1 and a Mamba-2 block, whose outputs must not depend on how a sequence is cut. README.md
+// explains.
 #include "kernel.hpp"
 #include "weights.hpp"
 
@@ -68,7 +69,9 @@ public:
     {
         const std::vector<float> x = random_tokens(how.tokens * weights_.model);
         result r{{}, std::vector<float>(x.size()), std::vector<float>(with_bound ? x.size() : 0)};
-        const auto once = [&](float* bound) { return (on.kernels->*function_)(weights_, how, x.data(), r.out.data(), bound); };
+        const auto once = [&](float* bound) {
+            return (on.kernels->*function_)(weights_, how, x.data(), r.out.data(), bound);
+        };
         r.cost = once(with_bound ? r.bound.data() : nullptr);
         double total = r.cost.seconds;
         for (int again = 0; again < 20 && total < at_least_seconds; ++again) {
@@ -93,9 +96,9 @@ difference compare(const std::vector<float>& got, const result& want)
     double worst = 0, largest = 0, of_bound = 0;
     for (std::size_t i = 0; i < got.size(); ++i) {
         const double apart = std::fabs(static_cast<double>(got[i]) - static_cast<double>(want.out[i]));
-        const double share = apart == 0 ? 0 : apart / static_cast<double>(want.bound[i]);
-        if (!(apart <= worst)) { worst = apart; }
-        if (!(share <= of_bound)) { of_bound = share; } // a NaN stays, and is above every bound
+        if (std::isnan(apart)) { return {apart, apart}; } // which is within no bound
+        worst = std::max(worst, apart);
+        of_bound = std::max(of_bound, apart == 0 ? 0 : apart / static_cast<double>(want.bound[i]));
         largest = std::max(largest, std::fabs(static_cast<double>(want.out[i])));
     }
     return {worst == 0 ? 0 : worst / largest, of_bound};
@@ -115,7 +118,8 @@ bool show_routes(const Experiment& block, const std::vector<named_backend>& back
 {
     constexpr double enough = 0.3; // seconds to find the fastest run in
     bool same = true;
-    std::printf("  %-11s  %-16s  %6s  %9s  %10s  %9s\n", "backend", "route", "tokens", "tokens/s", "difference", "of bound");
+    std::printf("  %-11s  %-16s  %6s  %9s  %10s  %9s\n", "backend", "route", "tokens", "tokens/s", "difference",
+                "of bound");
     for (const named_backend& on : backends) {
         // The scalar backend has one lane, and its lines should not hold up the others.
         const size tokens = std::string(on.name) == "scalar" ? std::min(args.tokens, size{64}) : args.tokens;
@@ -133,14 +137,17 @@ bool show_routes(const Experiment& block, const std::vector<named_backend>& back
         line("chunks of " + std::to_string(args.chunk), block.run(on, {tokens, args.chunk, args.chunk}, false, enough));
         line("token by token", block.run(on, {tokens, 0, 1}, false, enough));
         if (&on == &backends.back()) {
-            std::printf("\n  carried from call to call: %s, however long the sequence\n", size_text(whole.cost.state_bytes).c_str());
+            std::printf("\n  carried from call to call: %s, however long the sequence\n",
+                        size_text(whole.cost.state_bytes).c_str());
         }
     }
     return same;
 }
 
-/// Time and memory of cutting the work into slabs, by the best backend, relative to none. All ways take turns, so that what else the
-/// machine does falls on all; the fastest of their turns counts.
+constexpr size smallest_slab = 32;
+
+/// Time and memory of cutting the work into slabs, by the best backend, relative to none. All ways take turns, so that
+/// what else the machine does falls on all; the fastest of their turns counts.
 template <class Experiment>
 void show_slabs(const Experiment& block, const named_backend& on, size tokens)
 {
@@ -149,7 +156,7 @@ void show_slabs(const Experiment& block, const named_backend& on, size tokens)
         cost best{};
     };
     std::vector<way> ways = {{{tokens, tokens, tokens}}};
-    for (size slab = 32; slab < tokens; slab *= 2) {
+    for (size slab = smallest_slab; slab < tokens; slab *= 2) {
         ways.push_back({{tokens, tokens, slab}});
         ways.push_back({{tokens, slab, slab}});
     }
@@ -160,8 +167,9 @@ void show_slabs(const Experiment& block, const named_backend& on, size tokens)
         }
     }
     const cost& whole = ways.front().best;
-    std::printf("\n  slabs (%s, %td tokens): time, and memory beside weights, over those of one call in one slab (%s)\n\n", on.name, tokens,
-                size_text(whole.buffer_bytes).c_str());
+    std::printf(
+        "\n  slabs (%s, %td tokens): time, and memory beside weights, over those of one call in one slab (%s)\n\n",
+        on.name, tokens, size_text(whole.buffer_bytes).c_str());
     std::printf("  %9s  %25s  %25s\n", "slab", "convolution to scan", "whole block");
     for (std::size_t i = 1; i < ways.size(); i += 2) {
         const auto over_whole = [&](const cost& c) {
@@ -170,7 +178,8 @@ void show_slabs(const Experiment& block, const named_backend& on, size tokens)
                           static_cast<double>(c.buffer_bytes) / static_cast<double>(whole.buffer_bytes));
             return std::string(text);
         };
-        std::printf("  %9td  %25s  %25s\n", ways[i].how.slab, over_whole(ways[i].best).c_str(), over_whole(ways[i + 1].best).c_str());
+        std::printf("  %9td  %25s  %25s\n", ways[i].how.slab, over_whole(ways[i].best).c_str(),
+                    over_whole(ways[i + 1].best).c_str());
     }
 }
 
@@ -178,7 +187,7 @@ template <class Experiment>
 bool show(const Experiment& block, const std::vector<named_backend>& backends, const arguments& args)
 {
     const bool same = show_routes(block, backends, args);
-    show_slabs(block, backends.back(), args.tokens);
+    if (args.tokens > smallest_slab) { show_slabs(block, backends.back(), args.tokens); }
     std::printf("\n");
     return same;
 }
@@ -186,21 +195,18 @@ bool show(const Experiment& block, const std::vector<named_backend>& backends, c
 int run(const arguments& args)
 {
     const std::vector<named_backend> backends = chosen_backends(args.backend);
-    std::vector<tensors> blocks;
-    if (args.file.empty()) {
-        blocks = {random_mamba1(args.model), random_mamba2(args.model)};
-    } else {
-        blocks = {read_tensors(args.file, args.prefix)};
-    }
+    const std::vector<tensors> blocks = args.file.empty()
+                                            ? std::vector<tensors>{random_mamba1(args.model), random_mamba2(args.model)}
+                                            : std::vector<tensors>{read_tensors(args.file, args.prefix)};
     bool same = true;
     for (const tensors& all : blocks) {
         if (const auto w = as_mamba1(all)) {
-            std::printf("Mamba-1: model %td, inner %td, %td states, convolution of %td, dt of rank %td\n\n", w->model, w->inner,
-                        w->states, w->width, w->rank);
+            std::printf("Mamba-1: model %td, inner %td, %td states, convolution of %td, dt of rank %td\n\n", w->model,
+                        w->inner, w->states, w->width, w->rank);
             same = show(experiment(*w, &mamba_block::backend::mamba1), backends, args) && same;
         } else if (const auto v = as_mamba2(all, args.groups)) {
-            std::printf("Mamba-2: model %td, inner %td, %td heads, %td states, convolution of %td\n\n", v->model, v->inner, v->heads,
-                        v->states, v->width);
+            std::printf("Mamba-2: model %td, inner %td, %td heads, %td states, convolution of %td\n\n", v->model,
+                        v->inner, v->heads, v->states, v->width);
             same = show(experiment(*v, &mamba_block::backend::mamba2), backends, args) && same;
         } else {
             throw std::runtime_error("neither 'mixer.x_proj.weight' (Mamba-1) nor 'mixer.dt_bias' (Mamba-2) is there");
@@ -216,13 +222,16 @@ int main(int argc, char** argv)
 {
     arguments args;
     const CLI::Range positive(1, 1 << 20);
-    CLI::App app{"Runs a Mamba-1 and a Mamba-2 block by one call, by chunks and token by token, and compares the outputs."};
+    CLI::App app{
+        "Runs a Mamba-1 and a Mamba-2 block by one call, by chunks and token by token, and compares the outputs."};
     app.add_option("FILE", args.file, "A .safetensors checkpoint; default: both blocks with random weights");
     app.add_option("--prefix", args.prefix, "What the names of the block's tensors begin with")->capture_default_str();
     app.add_option("--groups", args.groups, "Groups of B and C in the checkpoint's Mamba-2 block")
         ->check(positive)
         ->capture_default_str();
-    app.add_option("--model", args.model, "Channels of the random blocks, a multiple of 32")->check(positive)->capture_default_str();
+    app.add_option("--model", args.model, "Channels of the random blocks, a multiple of 32")
+        ->check(positive)
+        ->capture_default_str();
     app.add_option("--tokens", args.tokens, "Length of the sequence")->check(positive)->capture_default_str();
     app.add_option("--chunk", args.chunk, "Tokens of a call when the sequence comes in chunks")
         ->check(positive)
@@ -242,7 +251,8 @@ int main(int argc, char** argv)
         }
         return run(args);
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "mamba_block: %s\n", error.what());
+        const std::string of_file = args.file.empty() ? "" : args.file + ": ";
+        std::fprintf(stderr, "mamba_block: %s%s\n", of_file.c_str(), error.what());
         return 2;
     }
 }

@@ -12,7 +12,8 @@
 
 namespace mamba_block {
 
-/// A Mamba-1 block and the state of one sequence (Gu & Dao 2023, figure 3; section 3.3 for how dt, B and C depend on the input):
+/// A Mamba-1 block and the state of one sequence (Gu & Dao 2023, figure 3; section 3.3 for how dt, B and C depend on
+/// the input):
 ///
 ///     x, z      = in_proj(norm(input))
 ///     x         = silu(conv1d(x))
@@ -26,11 +27,13 @@ class mamba1 {
 public:
     explicit mamba1(const mamba1_weights& weights)
         : w(weights), A_(negative_exp(w.A_log, w.inner * w.states)),
-          conv_state_(static_cast<std::size_t>(w.inner * (w.width - 1))), state_(static_cast<std::size_t>(w.inner * w.states))
+          conv_state_(static_cast<std::size_t>(w.inner * (w.width - 1))),
+          state_(static_cast<std::size_t>(w.inner * w.states))
     {
     }
 
-    /// Makes room for calls of so many tokens, of which none then allocates. Not needed: room is made when it is missing.
+    /// Makes room for calls of so many tokens, of which none then allocates. Not needed: room is made when it is
+    /// missing.
     void reserve(index tokens, index slab)
     {
         const index inside = std::min(tokens, slab);
@@ -38,8 +41,8 @@ public:
         u_.shaped(inside, w.inner), selected_.shaped(inside, w.rank + 2 * w.states), dt_.shaped(inside, w.inner);
     }
 
-    /// The next tokens: input, output [L, model], any L. Long ones go from the convolution to the scan in slabs, so that what lies
-    /// in between is still in cache when it is read.
+    /// The next tokens: input, output [L, model], any L. Long ones go from the convolution to the scan in slabs, so
+    /// that what lies in between is still in cache when it is read.
     void forward(const const_matrix& input, const matrix& output, index slab)
     {
         const index length = input.extent(0);
@@ -56,7 +59,8 @@ public:
         project<Arch>(x, out_proj(), output, scratch_, true);
     }
 
-    /// The next token: input, output [1, model]. As forward(), by the kernels for one token of each of many sequences (here one).
+    /// The next token: input, output [1, model]. As forward(), by the kernels for one token of each of many sequences
+    /// (here one).
     void step(const const_matrix& input, const matrix& output)
     {
         const matrix normed = normed_.shaped(1, w.model);
@@ -79,8 +83,8 @@ public:
     std::size_t state_bytes() const { return (conv_state_.size() + state_.size()) * sizeof(float); }
     std::size_t buffer_bytes()
     {
-        return normed_.bytes() + x_.bytes() + z_.bytes() + u_.bytes() + selected_.bytes() + dt_.bytes() + scratch_.size() +
-               ctx_.scratch().size();
+        return normed_.bytes() + x_.bytes() + z_.bytes() + u_.bytes() + selected_.bytes() + dt_.bytes() +
+               scratch_.size() + ctx_.scratch().size();
     }
 
     const mamba1_weights w;
@@ -112,10 +116,10 @@ private:
         project<Arch>(columns(selected, 0, w.rank), dt_proj(), dt, scratch_);
         const matrix B = columns(selected, w.rank, w.rank + w.states);
         const matrix C = columns(selected, w.rank + w.states, w.rank + 2 * w.states);
-        sm::ssm::selective_scan<Arch>(channels_first(u), channels_first(dt), A(), with_leading_axis(channels_first(B)),
-                                      with_leading_axis(channels_first(C)), channels_first(x),
-                                      {.D = D(), .z = channels_first(z), .delta_bias = dt_bias(), .softplus = true, .state = state()},
-                                      ctx_);
+        sm::ssm::selective_scan<Arch>(
+            channels_first(u), channels_first(dt), A(), with_leading_axis(channels_first(B)),
+            with_leading_axis(channels_first(C)), channels_first(x),
+            {.D = D(), .z = channels_first(z), .delta_bias = dt_bias(), .softplus = true, .state = state()}, ctx_);
         last_ = {u, dt, B, C, z};
     }
 

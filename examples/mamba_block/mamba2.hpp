@@ -30,20 +30,23 @@ public:
     {
     }
 
-    /// Makes room for calls of so many tokens, of which none then allocates. Not needed: room is made when it is missing.
+    /// Makes room for calls of so many tokens, of which none then allocates. Not needed: room is made when it is
+    /// missing.
     void reserve(index tokens, index slab)
     {
-        normed_.shaped(tokens, w.model), z_.shaped(tokens, w.inner), xBC_.shaped(tokens, convolved), dt_.shaped(tokens, w.heads);
+        normed_.shaped(tokens, w.model), z_.shaped(tokens, w.inner), xBC_.shaped(tokens, convolved),
+            dt_.shaped(tokens, w.heads);
         u_.shaped(std::min(tokens, slab), convolved);
     }
 
-    /// The next tokens: input, output [L, model], any L. Long ones go from the convolution to the gate in slabs, so that what lies
-    /// in between is still in cache when it is read.
+    /// The next tokens: input, output [L, model], any L. Long ones go from the convolution to the gate in slabs, so
+    /// that what lies in between is still in cache when it is read.
     void forward(const const_matrix& input, const matrix& output, index slab)
     {
         const index length = input.extent(0);
         project_in(input);
-        const matrix z = z_.shaped(length, w.inner), xBC = xBC_.shaped(length, convolved), dt = dt_.shaped(length, w.heads);
+        const matrix z = z_.shaped(length, w.inner), xBC = xBC_.shaped(length, convolved),
+                     dt = dt_.shaped(length, w.heads);
         for (index from = 0; from < length; from += slab) {
             const index to = std::min(from + slab, length);
             mix(rows(xBC, from, to), rows(z, from, to), rows(dt, from, to));
@@ -51,7 +54,8 @@ public:
         project_out(input, columns(xBC, 0, w.inner), output);
     }
 
-    /// The next token: input, output [1, model]. As forward(), by the kernels for one token of each of many sequences (here one).
+    /// The next token: input, output [1, model]. As forward(), by the kernels for one token of each of many sequences
+    /// (here one).
     void step(const const_matrix& input, const matrix& output)
     {
         project_in(input);
@@ -68,7 +72,8 @@ public:
     std::size_t state_bytes() const { return (conv_state_.size() + state_.size()) * sizeof(float); }
     std::size_t buffer_bytes()
     {
-        return normed_.bytes() + z_.bytes() + xBC_.bytes() + dt_.bytes() + u_.bytes() + scratch_.size() + ctx_.scratch().size();
+        return normed_.bytes() + z_.bytes() + xBC_.bytes() + dt_.bytes() + u_.bytes() + scratch_.size() +
+               ctx_.scratch().size();
     }
 
     const mamba2_weights w;

@@ -40,8 +40,8 @@ inline void copy(const const_matrix& from, const matrix& to)
     for (index t = 0; t < from.extent(0); ++t) { std::copy_n(&from(t, 0), from.extent(1), &to(t, 0)); }
 }
 
-/// Memory for a matrix; grows, and its numbers last until the next use. (Named after the instruction set, as everything here whose
-/// type holds a view: compiled once per set, it must not become one function for all.)
+/// Memory for a matrix; grows, and its numbers last until the next use. (Named after the instruction set, as everything
+/// here whose type holds a view: compiled once per set, it must not become one function for all.)
 template <class Arch>
 class buffer {
 public:
@@ -65,11 +65,13 @@ inline std::vector<float> negative_exp(const float* log, index count)
     return a;
 }
 
-/// out [L, N] = in [L, K] · weightᵀ, or += ; weight [N, K] as checkpoints have it. A single token is a matrix times a vector,
-/// and the weight then stands left, where tile::gemm reads it in place: on the right it would be copied first, which only pays
-/// for many tokens. Sums over K run in the same order either way, so no token's result depends on how many it came with.
+/// out [L, N] = in [L, K] · weightᵀ, or += ; weight [N, K] as checkpoints have it. A single token is a matrix times a
+/// vector, and the weight then stands left, where tile::gemm reads it in place: on the right it would be copied first,
+/// which only pays for many tokens. Sums over K run in the same order either way, so no token's result depends on how
+/// many it came with.
 template <class Arch>
-void project(const const_matrix& in, const const_matrix& weight, const matrix& out, sm::workspace& scratch, bool add = false)
+void project(const const_matrix& in, const const_matrix& weight, const matrix& out, sm::workspace& scratch,
+             bool add = false)
 {
     if (in.extent(0) == 1) {
         sm::tile::gemm<Arch>(weight, in.transposed(0, 1), out.transposed(0, 1), scratch, add);

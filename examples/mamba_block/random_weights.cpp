@@ -62,7 +62,7 @@ tensors random_mamba1(size model)
     all["mixer.in_proj.weight"] = random.projection({2 * inner, model}, model);
     all["mixer.conv1d.weight"] = random.projection({inner, 1, width}, width);
     all["mixer.conv1d.bias"] = random.projection({inner}, width);
-    all["mixer.x_proj.weight"] = random.projection({rank + 2 * states, inner}, inner);
+    all["mixer.x_proj.weight"] = random.projection({rank + 2 * states, inner}, inner / 25); // B and C of about 1
     all["mixer.dt_proj.weight"] = random.projection({inner, rank}, rank);
     all["mixer.dt_proj.bias"] = random.step_bias(inner);
     all["mixer.A_log"] = random.uniforms({inner, states}, 0, 0);
@@ -70,7 +70,7 @@ tensors random_mamba1(size model)
     for (std::size_t i = 0; i < A_log.size(); ++i) {
         A_log[i] = std::log(static_cast<float>(i % static_cast<std::size_t>(states) + 1));
     }
-    all["mixer.D"] = random.uniforms({inner}, 0.5f, 1.5f);
+    all["mixer.D"] = random.uniforms({inner}, -0.5f, 0.5f);
     all["mixer.out_proj.weight"] = random.projection({model, inner}, inner);
     return all;
 }
@@ -87,7 +87,7 @@ tensors random_mamba2(size model)
     all["mixer.conv1d.bias"] = random.projection({convolved}, width);
     all["mixer.dt_bias"] = random.step_bias(heads);
     all["mixer.A_log"] = random.uniforms({heads}, 0.0f, std::log(16.0f));
-    all["mixer.D"] = random.uniforms({heads}, 0.5f, 1.5f);
+    all["mixer.D"] = random.uniforms({heads}, -0.5f, 0.5f);
     all["mixer.norm.weight"] = random.uniforms({inner}, 0.5f, 1.5f);
     all["mixer.out_proj.weight"] = random.projection({model, inner}, inner);
     return all;

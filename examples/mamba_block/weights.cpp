@@ -15,7 +15,9 @@ namespace {
 std::string text_of(const std::vector<std::int64_t>& shape)
 {
     std::string text = "[";
-    for (std::size_t axis = 0; axis < shape.size(); ++axis) { text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]); }
+    for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+        text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]);
+    }
     return text + "]";
 }
 
@@ -36,7 +38,9 @@ std::vector<float> widened(const formats::tensor& t, const unsigned char* data)
         if (bytes > 0) { std::memcpy(values.data(), data, bytes); }
         return values;
     }
-    if (t.dtype != "F16" && t.dtype != "BF16") { refuse("'" + t.name + "' is of type " + t.dtype + ", not F32, F16 or BF16"); }
+    if (t.dtype != "F16" && t.dtype != "BF16") {
+        refuse("'" + t.name + "' is of type " + t.dtype + ", not F32, F16 or BF16");
+    }
     std::vector<float> values(bytes / 2);
     for (std::size_t i = 0; i < values.size(); ++i) {
         const auto bits = static_cast<std::uint16_t>(data[2 * i] | data[2 * i + 1] << 8);
@@ -62,7 +66,9 @@ size extent(const tensors& all, const std::string& name, std::size_t axis)
 const float* values(const tensors& all, const std::string& name, const std::vector<std::int64_t>& shape)
 {
     const tensor& t = find(all, name);
-    if (t.shape != shape) { refuse("'" + name + "' has shape " + text_of(t.shape) + ", but must have " + text_of(shape)); }
+    if (t.shape != shape) {
+        refuse("'" + name + "' has shape " + text_of(t.shape) + ", but must have " + text_of(shape));
+    }
     return t.values.data();
 }
 
@@ -93,7 +99,8 @@ std::optional<mamba1_weights> as_mamba1(const tensors& all)
     w.model = extent(all, "mixer.out_proj.weight", 0), w.inner = extent(all, "mixer.out_proj.weight", 1);
     w.states = extent(all, "mixer.A_log", 1), w.rank = extent(all, "mixer.dt_proj.weight", 1);
     w.width = extent(all, "mixer.conv1d.weight", 2);
-    at_least_one(w.model, "channels"), at_least_one(w.inner, "inner channels"), at_least_one(w.width, "taps of the convolution");
+    at_least_one(w.model, "channels"), at_least_one(w.inner, "inner channels"),
+        at_least_one(w.width, "taps of the convolution");
     w.norm = values(all, "norm.weight", {w.model});
     w.in_proj = values(all, "mixer.in_proj.weight", {2 * w.inner, w.model});
     w.conv_weight = values(all, "mixer.conv1d.weight", {w.inner, 1, w.width});
@@ -115,7 +122,8 @@ std::optional<mamba2_weights> as_mamba2(const tensors& all, size groups)
     w.heads = extent(all, "mixer.dt_bias", 0), w.groups = groups;
     w.width = extent(all, "mixer.conv1d.weight", 2);
     const size convolved = extent(all, "mixer.conv1d.weight", 0), of_B_and_C = convolved - w.inner;
-    at_least_one(w.model, "channels"), at_least_one(w.inner, "inner channels"), at_least_one(w.width, "taps of the convolution");
+    at_least_one(w.model, "channels"), at_least_one(w.inner, "inner channels"),
+        at_least_one(w.width, "taps of the convolution");
     at_least_one(w.heads, "heads"), at_least_one(w.groups, "groups"), at_least_one(of_B_and_C, "channels for B and C");
     const auto divides = [](size divisor, const char* of_what, size number, const char* what) {
         if (number % divisor != 0) {

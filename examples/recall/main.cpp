@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// recall: predicts every next byte of a text from what came before, by attention, and by a state space beside it. README.md explains.
+// recall: predicts every next byte of a text from what came before, by attention, and by a state space beside it.
+// README.md explains.
 #include "methods.hpp"
 #include "predict.hpp"
 #include "table.hpp"
@@ -87,8 +88,8 @@ std::vector<recall::plan> plans(const std::vector<recall::backend>& backends, co
     return all;
 }
 
-/// Whatever computes attention's rows, the predictions must be the same wherever the rows see the same keys. Returns the
-/// largest difference in bits per byte and the shortest beginning that was compared.
+/// Whatever computes attention's rows, the predictions must be the same wherever the rows see the same keys. Returns
+/// the largest difference in bits per byte and the shortest beginning that was compared.
 struct agreement {
     double difference = 0;
     std::ptrdiff_t shortest = 0;
@@ -134,10 +135,10 @@ int run(const arguments& args, const recall::text& text, Output output)
     const bool same = found.difference < 0.0005, sums = worst_sum < 1e-3;
     std::FILE* const report = args.csv ? stderr : stdout;
     if (!args.csv || !same || !sums) {
-        std::fprintf(
-            report,
-            "\n%s: where they see the same (the first %td bytes at least), all that attend are within %.1g bits per byte\n",
-            same ? "checked" : "FAILED", found.shortest, found.difference);
+        std::fprintf(report,
+                     "\n%s: where they see the same (the first %td bytes at least), all that attend are within %.1g "
+                     "bits per byte\n",
+                     same ? "checked" : "FAILED", found.shortest, found.difference);
         std::fprintf(report, "%s: every distribution sums to 1 within %.1g before it is normalised\n",
                      sums ? "checked" : "FAILED", worst_sum);
     }
@@ -149,7 +150,8 @@ int run(const arguments& args, const recall::text& text, Output output)
 int main(int argc, char** argv)
 {
     arguments args;
-    CLI::App app{"Predicts every next byte of a text from what came before, by attention or a state space, without training."};
+    CLI::App app{
+        "Predicts every next byte of a text from what came before, by attention or a state space, without training."};
     app.add_option("FILE", args.file, "The text; default: the first volume of Northanger Abbey");
     app.add_option("--bytes", args.bytes, "Only the first N bytes; default: all with the window, 32768 without")
         ->type_name("N|all");

@@ -34,9 +34,9 @@ struct result {
     std::vector<double> bits{}; ///< [length]: -log2 of what each byte's probability was
     double seconds = 0;         ///< everything: embeddings, method, mixing
     recall::cost cost{};        ///< the method alone
-    double flops = 0;           ///< useful ones: 2 (key size + different bytes) a head and pair of query and key; for a state
-                                ///< 4 key size · different bytes a head and byte, two to write and two to read
-    double worst_sum = 0;       ///< the largest |sum of a distribution - 1|
+    double flops = 0;     ///< useful ones: 2 (key size + different bytes) a head and pair of query and key; for a state
+                          ///< 4 key size · different bytes a head and byte, two to write and two to read
+    double worst_sum = 0; ///< the largest |sum of a distribution - 1|
 
     double bits_per_byte(std::ptrdiff_t of_first) const
     {
@@ -90,9 +90,10 @@ inline result predict(const text& t, const plan& how)
     };
     all.done.cost = how.method->run(p, {&all, take});
     all.done.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    all.done.flops = how.method->answer == predicts::on_its_own
-                         ? 4.0 * static_cast<double>(key_size * t.distinct * p.heads * p.length)
-                         : 2.0 * static_cast<double>((key_size + t.distinct) * p.heads) * pairs_seen(p.length, p.window);
+    all.done.flops =
+        how.method->answer == predicts::on_its_own
+            ? 4.0 * static_cast<double>(key_size * t.distinct * p.heads * p.length)
+            : 2.0 * static_cast<double>((key_size + t.distinct) * p.heads) * pairs_seen(p.length, p.window);
     return std::move(all.done);
 }
 

@@ -168,8 +168,8 @@ cost tiled(const problem& p, const sink& to)
     return spent;
 }
 
-/// What a head reads from its state, made a row: the scores of the channels become a distribution, and their sum a number of matches
-/// that the log-sum-exp tells as attention's does. README.md says what is lost.
+/// What a head reads from its state, made a row: the scores of the channels become a distribution, and their sum a
+/// number of matches that the log-sum-exp tells as attention's does. README.md says what is lost.
 void as_row(float* scores, index channels, float& lse)
 {
     float matches = 0.0f, positive = 0.0f;
@@ -197,8 +197,8 @@ cost state_space(const problem& p, const sink& to)
     sm::context<> ctx;
     cost spent;
     for (index first = 0; first < p.length; first += block) {
-        // The state that row i reads has byte i - 1 for its last, so keys and values lag behind queries by one, and row 0
-        // has nothing to read.
+        // The state that row i reads has byte i - 1 for its last, so keys and values lag behind queries by one, and row
+        // 0 has nothing to read.
         const index last = std::min(first + block, p.length), from = std::max(first, index{1});
         const index skipped = (from - first) * p.heads, rows = (last - first) * p.heads;
         text.hold(from - 1, last);
@@ -209,12 +209,12 @@ cost state_space(const problem& p, const sink& to)
         const auto start = std::chrono::steady_clock::now();
         {
             const sm::scoped_flush_denormals fading; // what has not been met for 90 horizons
-            sm::ssm::ssd<arch>(by_time(text.values(from - 1, last - 1)),
-                               sm::view(&step, {index{1}, last - from, p.heads}, {0, 0, 0}),
-                               sm::view(decay.data(), {p.heads}), by_time(text.contexts(from - 1, last - 1)),
-                               by_time(text.contexts(from, last)),
-                               sm::view(out.data() + skipped * p.channels, {index{1}, last - from, p.heads, p.channels}),
-                               {.state = sm::view(state.data(), {index{1}, p.heads, p.channels, recall::key_size})}, ctx);
+            sm::ssm::ssd<arch>(
+                by_time(text.values(from - 1, last - 1)), sm::view(&step, {index{1}, last - from, p.heads}, {0, 0, 0}),
+                sm::view(decay.data(), {p.heads}), by_time(text.contexts(from - 1, last - 1)),
+                by_time(text.contexts(from, last)),
+                sm::view(out.data() + skipped * p.channels, {index{1}, last - from, p.heads, p.channels}),
+                {.state = sm::view(state.data(), {index{1}, p.heads, p.channels, recall::key_size})}, ctx);
         }
         for (index row = skipped; row < rows; ++row) {
             as_row(out.data() + row * p.channels, p.channels, lse[static_cast<std::size_t>(row)]);
