@@ -124,8 +124,8 @@ struct ssd_scratch {
         for (float** t : {&B, &C}) { *t = a.take<float>(tokens * states); }
         turned_B = a.take<float>(s.states * padded);
         for (float** t : {&scores, &weights}) { *t = a.take<float>(tokens * padded); }
-        // register_tile::scale_rows reads a whole tile's factors.
         dt = a.take<float>(heads * padded);
+        // register_tile::scale_rows reads a whole tile's factors.
         for (float** t : {&high, &low, &from_start, &to_end}) { *t = a.take<float>(padded + tile::small_blocking<Arch>::rows); }
         state = a.take<float>(heads * s.state());
         if constexpr (!operand_tiles<Arch, Element>::as_it_is) {

@@ -25,17 +25,12 @@ struct stepped_states {
     To* to;
     index from_channel, from_state, to_channel, to_state;
 
-    template <class FromView, class ToView>
-    static stepped_states of(const FromView& from, const ToView& to)
-    {
-        return {from.data(), to.data(), from.stride(0), from.stride(1), to.stride(0), to.stride(1)};
-    }
     bool contiguous() const { return from_state == 1 && to_state == 1; }
 };
 template <class FromView, class ToView>
 stepped_states<std::remove_const_t<typename FromView::element>, typename ToView::element> stepped(const FromView& from, const ToView& to)
 {
-    return stepped_states<std::remove_const_t<typename FromView::element>, typename ToView::element>::of(from, to);
+    return {from.data(), to.data(), from.stride(0), from.stride(1), to.stride(0), to.stride(1)};
 }
 
 /// A register of channels of one sequence through one token: h = decay(i, n, count) h + x_i B for channel first + i; gives Σ C h.
