@@ -47,7 +47,15 @@ foreach(arch IN LISTS SEQMIX_ARCHS)
         message(FATAL_ERROR "seqmix: SEQMIX_ARCHS has '${arch}'; here it may hold: ${seqmix_known_archs}")
     endif()
 endforeach()
-message(STATUS "seqmix: instruction sets: ${seqmix_archs}")
+# Conformance, link order, examples and benchmarks are built for all sets; test programs for these of them.
+set(SEQMIX_TEST_ARCHS "" CACHE STRING "Instruction sets to build test programs for; empty: all")
+set(seqmix_test_archs ${seqmix_archs})
+if(SEQMIX_TEST_ARCHS)
+    list(TRANSFORM SEQMIX_TEST_ARCHS REPLACE "(.+)" "^\\1$" OUTPUT_VARIABLE seqmix_wanted)
+    list(JOIN seqmix_wanted "|" seqmix_wanted)
+    list(FILTER seqmix_test_archs INCLUDE REGEX "${seqmix_wanted}")
+endif()
+message(STATUS "seqmix: instruction sets: ${seqmix_archs}; tested: ${seqmix_test_archs}")
 
 # For programs that call one compiled set after another: #define SEQMIX_ARCH(name) ..., then #include <seqmix_archs.inc>.
 list(TRANSFORM seqmix_archs REPLACE "(.+)" "SEQMIX_ARCH(\\1)" OUTPUT_VARIABLE seqmix_archs_lines)
