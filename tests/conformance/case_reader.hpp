@@ -81,6 +81,17 @@ public:
         return static_cast<index>(value);
     }
 
+    /// "true" or "false"; false where it is not said.
+    bool truth(const char* key) const
+    {
+        const char* const value = text(key);
+        const std::string_view said = value == nullptr ? "false" : value;
+        if (said != "true" && said != "false") {
+            throw std::runtime_error(std::string("metadata '") + key + "' is '" + value + "', neither true nor false");
+        }
+        return said == "true";
+    }
+
     void require_known_metadata(std::string_view known) const
     {
         for (std::size_t i = 0; i < case_.metadata_count; ++i) {

@@ -14,17 +14,6 @@ inline constexpr std::string_view selective_scan_metadata = "delta_softplus";
 
 namespace detail {
 
-inline bool said_to_be_true(const case_reader& c, const char* key)
-{
-    const char* const text = c.text(key);
-    const std::string_view value = text == nullptr ? "false" : text;
-    if (value != "true" && value != "false") {
-        throw std::runtime_error("metadata '" + std::string(key) + "' is '" + std::string(value) +
-                                 "', neither true nor false");
-    }
-    return value == "true";
-}
-
 /// A, D, delta_bias and states of any type are widened to float; the result is float, so that it is judged before any
 /// rounding.
 template <class T, class Arch>
@@ -39,7 +28,7 @@ void run_selective_scan_as(const case_reader& c, judge& verdicts)
     const index batch = u.extent(0), channels = u.extent(1), length = u.extent(2), states = A.extent(1);
 
     ssm::scan_options<T> options;
-    options.softplus = said_to_be_true(c, "delta_softplus");
+    options.softplus = c.truth("delta_softplus");
     array<float> D, delta_bias;
     array<T> z;
     if (const auto* t = c.find("D")) { options.D = (D = read<float>(*t)).template as<1>("D"); }

@@ -29,12 +29,7 @@ void run_ssd_as(const case_reader& c, judge& verdicts)
     const std::vector<index> state_shape = {batch, heads, channels, states};
 
     ssm::ssd_options<T> options;
-    const char* const softplus = c.text("dt_softplus");
-    const std::string_view said = softplus == nullptr ? "false" : softplus;
-    if (said != "true" && said != "false") {
-        throw std::runtime_error("metadata 'dt_softplus' is '" + std::string(said) + "', neither true nor false");
-    }
-    options.softplus = said == "true";
+    options.softplus = c.truth("dt_softplus");
     array<float> D, dt_bias, initial_state;
     array<T> z;
     if (const auto* t = c.find("D")) { options.D = (D = read<float>(*t)).template as<1>("D"); }

@@ -5,6 +5,13 @@
 
 SEQMIX_NAMESPACE_BEGIN
 
+/// How the sums over time of a recurrence are arranged.
+enum class form {
+    automatic, ///< whichever costs less
+    recurrent, ///< token by token
+    chunked,   ///< chunks of tokens by matrix products
+};
+
 /// The state of a recurrence in the caller's memory: a view of float, or of bf16 where memory is dear (the state is then rounded
 /// once whenever it is stored, 2^-8 relative). Null stands for "not given". `Float` and `Bf16` are both const or neither.
 template <class Float, class Bf16, std::size_t Rank>

@@ -6,6 +6,30 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace ssm {
 
+/// Work cut for the workers: items x groups x blocks of a group's members (channels or heads), none across a group's border.
+struct group_blocks {
+    index items, groups, of_group; ///< members of a group
+    index block;                   ///< members of a block; the last one of a group may have fewer
+
+    struct piece {
+        index item, first, count; ///< members [first, first + count) of an item
+    };
+
+    /// As many blocks of a group as give everybody two pieces; one where nobody else works.
+    static index wanted(index workers, index items, index groups)
+    {
+        return workers <= 1 ? 1 : (2 * workers + items * groups - 1) / (items * groups);
+    }
+    index blocks_of_group() const { return (of_group + block - 1) / block; }
+    index pieces() const { return items * groups * blocks_of_group(); }
+    piece operator[](index task) const
+    {
+        const index of_item = groups * blocks_of_group(), item = task / of_item;
+        const index group = task % of_item / blocks_of_group(), first = task % blocks_of_group() * block;
+        return {item, group * of_group + first, smaller(block, of_group - first)};
+    }
+};
+
 /// Selective scan: what stays in registers and what in L1.
 ///
 /// | registers | states a sweep | and besides |

@@ -73,51 +73,52 @@ void cross_scan(const view<U, 4>& u, std::initializer_list<scan_route<std::remov
     const checker check("ssm::cross_scan");
     const index batch = u.extent(0), channels = u.extent(1), height = u.extent(2), width = u.extent(3);
     check.require(routes.size() > 0, "routes are empty");
-    check_given(check, u, "u"), check_given(check, out, "out");
-    const auto like_u = [&](const auto& operand, const char* name) {
-        check_given(check, operand, name);
-        constexpr const char* names[] = {"batch", "number of channels", "height", "width"};
-        for (std::size_t axis = 0; axis < 4; ++axis) { check_extent(check, operand, name, axis, names[axis], u.extent(axis), "u's"); }
-    };
-    like_u(out, "out");
-    if (opt.z) { like_u(opt.z, "z"); }
-    check_apart(check, reach(out), "out", u, "u"), check_apart(check, reach(out), "out", opt.z, "z");
+    const named_extent of_batch = {"batch", batch, "u's"}, of_channels = {"number of channels", channels, "u's"};
+    const named_shape image = of_batch + of_channels + named_extent{"height", height, "u's"} + named_extent{"width", width, "u's"};
+    const named_extent numbers = {"length", channels, "u's number of channels"};
+    const named_operand input = {"u", u}, written = {"out", out}, z = {"z", opt.z};
+    check_given(check, input, written);
+    check_shape(check, written, image);
+    check_optional(check, z, image);
+    check_apart(check, written, input, z);
     index number = 0, most_states = 0, groups = 1;
     for (const scan_route<T>& route : routes) {
-        like_u(route.delta, "delta"), check_given(check, route.A, "A"), check_given(check, route.B, "B"), check_given(check, route.C, "C");
+        const named_operand delta = {"delta", route.delta}, A = {"A", route.A}, B = {"B", route.B}, C = {"C", route.C};
+        const named_operand D = {"D", route.D}, delta_bias = {"delta_bias", route.delta_bias};
+        check_given(check, delta, A, B, C);
+        check_shape(check, delta, image);
         check.require(route.A.extent(0) == channels, "A of route ", number, " has ", route.A.extent(0), " channels, but u has ", channels);
         const index states = route.A.extent(1);
         groups = number == 0 ? route.B.extent(1) : groups;
-        check.require(channels == 0 || (groups > 0 && channels % groups == 0), "B has ", groups, " groups, which does not divide u's ",
-                      channels, " channels");
+        check_groups(check, "B", groups, "u's", channels, "channels");
         const index want[] = {batch, groups, states, height, width};
         constexpr const char* axes[] = {"batch", "number of groups", "number of states", "height", "width"};
         for (std::size_t axis = 0; axis < 5; ++axis) {
-            check.require(route.B.extent(axis) == want[axis], "B of route ", number, " has ", axes[axis], " ", route.B.extent(axis), ", but ", want[axis], " is meant");
-            check.require(route.C.extent(axis) == want[axis], "C of route ", number, " has ", axes[axis], " ", route.C.extent(axis), ", but ", want[axis], " is meant");
+            for (const named_operand* o : {&B, &C}) {
+                check.require(o->extent(axis) == want[axis], o->name(), " of route ", number, " has ", axes[axis], " ",
+                              o->extent(axis), ", but ", want[axis], " is meant");
+            }
         }
-        if (route.D) { check_extent(check, route.D, "D", 0, "length", channels, "u's number of channels"); }
-        if (route.delta_bias) { check_extent(check, route.delta_bias, "delta_bias", 0, "length", channels, "u's number of channels"); }
+        check_optional(check, D, numbers);
+        check_optional(check, delta_bias, numbers);
         detail::check_decay(check, route.A, opt.decay);
-        check_apart(check, reach(out), "out", route.delta, "delta"), check_apart(check, reach(out), "out", route.A, "A");
-        check_apart(check, reach(out), "out", route.B, "B"), check_apart(check, reach(out), "out", route.C, "C");
-        check_apart(check, reach(out), "out", route.D, "D"), check_apart(check, reach(out), "out", route.delta_bias, "delta_bias");
+        check_apart(check, written, delta, A, B, C, D, delta_bias);
         most_states = larger(most_states, states), ++number;
     }
     if (out.empty()) { return; }
 
     const view<const T, 4> inputs = u;
     const index of_group = channels / groups;
-    const index wanted = ctx.concurrency() <= 1 ? 1 : (2 * ctx.concurrency() + batch * groups - 1) / (batch * groups);
-    scan_blocking<Arch> sizes(u.stride(1) == 1 && u.stride(3) != 1, of_group, most_states, wanted);
+    scan_blocking<Arch> sizes(u.stride(1) == 1 && u.stride(3) != 1, of_group, most_states,
+                              group_blocks::wanted(ctx.concurrency(), batch, groups));
     // Few enough channels that their pixels stay in L2 from route to route; at least a tile's.
     const index tile_channels = sizes.groups * simd::lanes<Arch>, bytes = 4 * height * width * static_cast<index>(sizeof(T));
     sizes.channels = larger(tile_channels, smaller(sizes.channels, tile::level2_bytes / bytes / tile_channels * tile_channels));
-    const index blocks_of_group = (of_group + sizes.channels - 1) / sizes.channels, blocks = groups * blocks_of_group;
+    const group_blocks cut = {batch, groups, of_group, sizes.channels};
     arena measure;
     static_cast<void>(scan_scratch<Arch>(measure, sizes, most_states));
-    ctx.for_each(batch * blocks, measure.used(), [&](index task, std::byte* memory) {
-        const index item = task / blocks, group = task % blocks / blocks_of_group, first = task % blocks_of_group * sizes.channels;
+    ctx.for_each(cut.pieces(), measure.used(), [&](index task, std::byte* memory) {
+        const auto [item, first, count] = cut[task];
         bool first_route = true;
         for (const scan_route<T>& route : routes) {
             const bool last_route = &route + 1 == routes.end();
@@ -141,7 +142,7 @@ void cross_scan(const view<U, 4>& u, std::initializer_list<scan_route<std::remov
             };
             arena carve(memory);
             const scan_scratch<Arch> scratch(carve, sizes, route.A.extent(1));
-            channel_scan<Arch, T, T, Out> scan(walk, sizes, group * of_group + first, smaller(sizes.channels, of_group - first), scratch);
+            channel_scan<Arch, T, T, Out> scan(walk, sizes, first, count, scratch);
             scan.start_from_zero();
             scan.run(0, walk.tokens());
             first_route = false;

@@ -41,12 +41,7 @@ struct scan_options {
                                                        ///< at twice the arithmetic; rounding depends on this number alone
 };
 
-/// How the sums over time of the state-space duality are arranged.
-enum class form {
-    automatic, ///< whichever costs less
-    recurrent, ///< token by token
-    chunked,   ///< chunks of tokens by matrix products
-};
+using seqmix::form;
 
 /// State-space duality. T is the type of x; H heads of P channels, N states.
 template <class T>

@@ -59,7 +59,7 @@ public:
                 rows, 2 * states_, tile::left_operand::of(left_, 2 * states_, 1), {right_, columns},
                 [&](index row, index v, simd::f32<Arch> sum) SEQMIX_INLINE_LAMBDA {
                     const index at = t + row * columns + v * lanes;
-                    if (at < length) { tile::detail::store_strided<Arch>(sum, &k(at), k.stride(0), length - at); }
+                    if (at < length) { tile::store_strided<Arch>(sum, &k(at), k.stride(0), length - at); }
                 });
         }
     }

@@ -5,7 +5,7 @@
 #include <seqmix/simd/math.hpp>
 #include <seqmix/ssm/blocking.hpp>
 #include <seqmix/ssm/options.hpp>
-#include <seqmix/tile/block.hpp>
+#include <seqmix/tile/combine.hpp>
 
 #include <limits>
 
@@ -48,7 +48,7 @@ template <class Arch>
 struct scan_scratch {
     static constexpr index lanes = simd::lanes<Arch>, tile_size = scan_blocking<Arch>::most_vectors * lanes;
 
-    float *step, *input, *output, *power, *other; ///< [groups][tokens][lanes]: delta, delta u, y; e^-delta to the states behind; z
+    float *step, *input, *output, *power; ///< [groups][tokens][lanes]: delta, delta u, y; e^-delta to the states behind
     float *B, *C;                                 ///< [slab][padded states]
     lane_states<Arch> A, h;
     float* decay_time; ///< [channels], right behind h: Σ delta since the start
@@ -59,7 +59,7 @@ struct scan_scratch {
     scan_scratch(arena& a, const scan_blocking<Arch>& sizes, index states)
     {
         const index channels = sizes.channels, padded = (states + lanes - 1) / lanes * lanes;
-        for (float** tile : {&step, &input, &output, &power, &other}) { *tile = a.take<float>(tile_size); }
+        for (float** tile : {&step, &input, &output, &power}) { *tile = a.take<float>(tile_size); }
         B = a.take<float>(sizes.slab * padded), C = a.take<float>(sizes.slab * padded);
         A = {a.take<float>(channels * states), states};
         h = {a.take<float>(carried(channels, states)), states};
@@ -74,12 +74,15 @@ struct read_ahead {
     static constexpr int most_streams = 4;
     tile::block_lines<Arch> stream[most_streams];
     index rows = 0;
+    tile::block_lines<Arch> B = {}, C = {}; ///< of the same tokens of the next slab: as many streams as there are states
+    index coefficient_rows = 0;
 
     SEQMIX_INLINE void operator()(index row)
     {
         if (row < rows) {
             simd::unroll<most_streams>([&](auto i) SEQMIX_INLINE_LAMBDA { stream[i].ask_for(row); });
         }
+        if (row < coefficient_rows) { B.ask_for(row), C.ask_for(row); }
     }
 };
 
@@ -359,7 +362,7 @@ private:
     index live(index g) const { return smaller(lanes, channels_ - g * lanes); }
     f32 channel_numbers(const view<const float, 1>& of, index g) const
     {
-        return tile::detail::load_strided<Arch>(&of(first_of(g)), of.stride(0), live(g));
+        return tile::load_strided<Arch>(&of(first_of(g)), of.stride(0), live(g));
     }
 
     /// All states of a tile's channels through its tokens.
@@ -370,6 +373,7 @@ private:
             const index g = first_group + i, begin = i * count * lanes;
             scan_tile<Arch> tile = {at_.step + begin, at_.input + begin, at_.output + begin, at_.power + begin, at_.B + coefficients, at_.C + coefficients,
                               count, padded_, lines_of(next.group + i, next.tokens)};
+            if (g == 0) { ask_for_coefficients(now, tile.ahead); }
             index n = 0;
             const auto sweeps = [&](auto states) {
                 for (; n + states <= states_; n += states) {
@@ -380,13 +384,26 @@ private:
                     } else {
                         sweep<Arch, states, any_decay>(tile, at_.h.at(g, n), at_.A.at(g, n), n);
                     }
-                    tile.ahead.rows = 0; // once is enough
+                    tile.ahead.rows = tile.ahead.coefficient_rows = 0; // once is enough
                 }
             };
             sweeps(std::integral_constant<int, blocking::states>{});
             sweeps(std::integral_constant<int, 4>{});
             sweeps(std::integral_constant<int, 1>{});
         }
+    }
+
+    /// The first channels' tiles see to the coefficients of all.
+    void ask_for_coefficients(span now, read_ahead<Arch>& ahead) const
+    {
+        const index first = now.first + sizes_.slab;
+        if (s_.u.extent(1) != 1 || first >= s_.tokens() || states_ == 0) { return; }
+        const auto lines = [&](const view<const T, 3>& of) {
+            return tile::block_lines<Arch>::of(
+                tile::block<const T>{of.data() + first * of.stride(2), of.stride(2), of.stride(0), now.count, states_});
+        };
+        ahead.B = lines(s_.B[group_]), ahead.C = lines(s_.C[group_]);
+        ahead.coefficient_rows = smaller(now.count, s_.tokens() - first);
     }
 
     /// Of an image, whose tokens come in several runs, none: its rows are near one another.
@@ -399,34 +416,30 @@ private:
                                                                    of.stride(2), of.stride(0), tokens.count, live(g)});
         };
         const tile::block_lines<Arch> u = lines(s_.u);
-        return {{u, lines(s_.delta), lines(s_.out), s_.z ? lines(s_.z) : u}, tokens.count};
+        return {{u, lines(s_.delta), s_.how == tile::store::streamed ? u : lines(s_.out), s_.z ? lines(s_.z) : u}, tokens.count};
     }
 
     /// out = y silu(z), or y; added to what is there where the caller sums directions.
     void finish(index g, span now)
     {
-        const index t = now.first, count = now.count;
-        if (!s_.gate_sum) { gate(g, now); }
-        if (s_.accumulate) {
-            load_channels(s_.out, g, t, count, at_.other, [from = at_.output - at_.other](f32 before, index, float* at) SEQMIX_INLINE_LAMBDA {
-                const f32 sum = before + f32::load(at + from);
-                sum.store(at + from);
-                return sum;
+        for_runs(s_.out, first_of(g), tile_channels(g), now.first, now.count, [&](const auto& out, index done) {
+            const tile::lane_groups y = {at_.output + done * lanes, lanes, now.count * lanes};
+            const tile::block<const Out> before = {out.base, out.row_stride, out.column_stride, out.rows, out.columns};
+            if (!s_.z) {
+                if (!s_.accumulate) { return store_block<Arch>(y, out, s_.how); }
+                return store_combined<Arch>(y, out, s_.how, [](f32 sum, f32 old) SEQMIX_INLINE_LAMBDA { return old + sum; }, before);
+            }
+            for_runs(s_.z, first_of(g), tile_channels(g), now.first + done, out.rows, [&](const auto& z, index) {
+                if (!s_.accumulate) {
+                    store_combined<Arch>(y, out, s_.how, [](f32 sum, f32 gate) SEQMIX_INLINE_LAMBDA { return sum * simd::silu(gate); }, z);
+                } else if (s_.gate_sum) {
+                    store_combined<Arch>(
+                        y, out, s_.how, [](f32 sum, f32 old, f32 gate) SEQMIX_INLINE_LAMBDA { return (old + sum) * simd::silu(gate); }, before, z);
+                } else {
+                    store_combined<Arch>(
+                        y, out, s_.how, [](f32 sum, f32 old, f32 gate) SEQMIX_INLINE_LAMBDA { return old + sum * simd::silu(gate); }, before, z);
+                }
             });
-        }
-        if (s_.gate_sum) { gate(g, now); }
-        for_runs(s_.out, first_of(g), tile_channels(g), t, count, [&](const auto& run, index done) {
-            store_block<Arch>(tile::lane_groups{at_.output + done * lanes, lanes, count * lanes}, run, s_.how);
-        });
-    }
-
-    void gate(index g, span now)
-    {
-        if (!s_.z) { return; }
-        load_channels(s_.z, g, now.first, now.count, at_.other, [from = at_.output - at_.other](f32 z, index, float* at) SEQMIX_INLINE_LAMBDA {
-            const f32 y = f32::load(at + from) * simd::silu(z);
-            y.store(at + from);
-            return y;
         });
     }
 

@@ -3,8 +3,8 @@
 
 #include <seqmix/core/executor.hpp>
 #include <seqmix/core/operands.hpp>
+#include <seqmix/core/state_ends.hpp>
 #include <seqmix/ssm/scan_channels.hpp>
-#include <seqmix/ssm/state_ends.hpp>
 
 // The doors: ssm::selective_scan and selective_scan_packed.
 
@@ -251,7 +251,7 @@ void selective_scan(const view<U, 3>& u, const view<Delta, 3>& delta, const view
                                                   opt.snapshots ? opt.snapshots[item] : view<float, 3>{}, opt);
         },
         [&](index item) {
-            return detail::state_ends<2>{opt.initial_state[item], opt.state[item]};
+            return state_ends<2>{opt.initial_state[item], opt.state[item]};
         },
         ctx);
 }
@@ -290,7 +290,7 @@ void selective_scan_packed(const view<U, 2>& u, const view<Delta, 2>& delta, con
                                                   opt.z ? part(opt.z[0], 1) : view<const T, 2>{}, view<float, 3>{}, opt);
         },
         [&](index item) {
-            return detail::state_ends<2>{opt.initial_state[item], opt.state[item]};
+            return state_ends<2>{opt.initial_state[item], opt.state[item]};
         },
         ctx);
 }

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <seqmix/core/executor.hpp>
-#include <seqmix/core/operands.hpp>
+#include <seqmix/core/state_ends.hpp>
+#include <seqmix/ssm/blocking.hpp>
+#include <seqmix/ssm/operands.hpp>
 #include <seqmix/ssm/ssd_chunk.hpp>
-#include <seqmix/ssm/state_ends.hpp>
 
 #include <cmath>
 
@@ -38,19 +39,19 @@ void ssd_items(index items, index longest, index heads, index groups, index chan
     const ssd_sizes<Arch> sizes = {larger(1, smaller(asked, longest)), states, channels};
     // As many heads as have their states in L2 together share the products of B and C; no more than leave work for everybody.
     const index bytes = sizes.state() * static_cast<index>(sizeof(float));
-    const index wanted = ctx.concurrency() <= 1 ? 1 : (2 * ctx.concurrency() + items * groups - 1) / (items * groups);
+    const index wanted = group_blocks::wanted(ctx.concurrency(), items, groups);
     const index block = larger(1, smaller(tile::level2_bytes / larger(1, bytes), (of_group + wanted - 1) / wanted));
-    const index blocks_of_group = (of_group + block - 1) / block, blocks = groups * blocks_of_group;
+    const group_blocks cut = {items, groups, of_group, block};
     arena measure;
     static_cast<void>(typename scan::scratch(measure, sizes, block));
-    ctx.for_each(items * blocks, measure.used(), [&](index task, std::byte* memory) {
-        const index item = task / blocks, group = task % blocks / blocks_of_group, first = task % blocks_of_group * block;
+    ctx.for_each(cut.pieces(), measure.used(), [&](index task, std::byte* memory) {
+        const auto [item, first, count] = cut[task];
         const ssd_sequence<T, Dt, Out> sequence = sequence_of(item);
         const index length = sequence.x.extent(0);
         if (length == 0) { return; } // leaves its state as it is
         arena carve(memory);
         const typename scan::scratch scratch(carve, sizes, block);
-        scan some(sequence, sizes, group * of_group + first, smaller(block, of_group - first), scratch);
+        scan some(sequence, sizes, first, count, scratch);
         const state_ends<3> ends = {opt.initial_state[item], opt.state[item]};
         load_initial(some, ends);
         some.run(opt.form);
@@ -76,44 +77,11 @@ template <class T, class Dt, class Out>
 void check_ssd(const checker& check, const view<const T, 4>& x, const view<const Dt, 3>& dt, const view<const float, 1>& A,
                const view<const T, 4>& B, const view<const T, 4>& C, const view<Out, 4>& out, const ssd_options<T>& opt, index items)
 {
-    check_given(check, x, "x"), check_given(check, dt, "dt"), check_given(check, A, "A"), check_given(check, B, "B");
-    check_given(check, C, "C"), check_given(check, out, "out");
-    const index batch = x.extent(0), length = x.extent(1), heads = x.extent(2), channels = x.extent(3);
-    const index groups = B.extent(2), states = B.extent(3);
-    const auto of_x = [&](const auto& operand, const char* name, bool with_channels) {
-        check_extent(check, operand, name, 0, "batch", batch, "x's");
-        check_extent(check, operand, name, 1, "length", length, "x's");
-        check_extent(check, operand, name, 2, "number of heads", heads, "x's");
-        if (with_channels) { check_extent(check, operand, name, operand.rank - 1, "head size", channels, "x's"); }
-    };
-    of_x(dt, "dt", false), of_x(out, "out", true);
-    check_extent(check, A, "A", 0, "length", heads, "x's number of heads");
-    check_extent(check, B, "B", 0, "batch", batch, "x's"), check_extent(check, B, "B", 1, "length", length, "x's");
-    check_extent(check, C, "C", 0, "batch", batch, "x's"), check_extent(check, C, "C", 1, "length", length, "x's");
-    check_extent(check, C, "C", 2, "number of groups", groups, "B's"), check_extent(check, C, "C", 3, "number of states", states, "B's");
-    check.require(heads == 0 || (groups > 0 && heads % groups == 0), "B has ", groups, " groups, which does not divide x's ", heads, " heads");
-    if (opt.z) { of_x(opt.z, "z", true); }
-    if (opt.D) { check_extent(check, opt.D, "D", 0, "length", heads, "x's number of heads"); }
-    if (opt.dt_bias) { check_extent(check, opt.dt_bias, "dt_bias", 0, "length", heads, "x's number of heads"); }
-    const auto state_like = [&](const auto& operand, const char* name) {
-        check.require(operand.extent(0) == items, name, "'s batch is ", operand.extent(0), ", but the number of sequences is ", items);
-        check.require(operand.extent(1) == heads, name, "'s number of heads is ", operand.extent(1), ", but x's is ", heads);
-        check.require(operand.extent(2) == channels, name, "'s head size is ", operand.extent(2), ", but x's is ", channels);
-        check.require(operand.extent(3) == states, name, "'s number of states is ", operand.extent(3), ", but B's is ", states);
-    };
-    if (opt.state) { state_like(opt.state, "state"); }
-    if (opt.initial_state) { state_like(opt.initial_state, "initial_state"); }
+    check_ssd_operands(check,
+                       {{"x", x}, {"dt", dt}, {"A", A}, {"B", B}, {"C", C}, {"out", out}, {"z", opt.z}, {"D", opt.D},
+                        {"dt_bias", opt.dt_bias}, {"state", opt.state}, {"initial_state", opt.initial_state}},
+                       {"batch", items, "the number of sequences"});
     check.require(opt.chunk >= 0 && opt.chunk <= 1024, "chunk is ", opt.chunk, ", but must be from 0 (chosen by cost) to ", 1024);
-    const auto apart = [&](const auto& written, const char* writer) {
-        const byte_range reached = reach(written);
-        check_apart(check, reached, writer, x, "x"), check_apart(check, reached, writer, dt, "dt");
-        check_apart(check, reached, writer, A, "A"), check_apart(check, reached, writer, B, "B");
-        check_apart(check, reached, writer, C, "C"), check_apart(check, reached, writer, opt.z, "z");
-        check_apart(check, reached, writer, opt.D, "D"), check_apart(check, reached, writer, opt.dt_bias, "dt_bias");
-        check_apart(check, reached, writer, opt.initial_state, "initial_state");
-    };
-    apart(out, "out"), apart(opt.state, "state");
-    check_apart(check, reach(opt.state), "state", out, "out");
 }
 
 } // namespace detail

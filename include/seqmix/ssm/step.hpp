@@ -2,9 +2,9 @@
 #pragma once
 
 #include <seqmix/core/executor.hpp>
-#include <seqmix/core/operands.hpp>
 #include <seqmix/simd/math.hpp>
 #include <seqmix/simd/prefetch.hpp>
+#include <seqmix/ssm/operands.hpp>
 #include <seqmix/ssm/options.hpp>
 #include <seqmix/tile/memory.hpp>
 #include <seqmix/tile/reduce.hpp>
@@ -73,9 +73,9 @@ SEQMIX_INLINE simd::f32<Arch> step_states(const stepped_states<From, To>& states
         const index count = states - n;
         const f32 b = f32::load(B + n, count), c = f32::load(C + n, count);
         for (index i = 0; i < live; ++i) {
-            const f32 before = tile::detail::load_strided<Arch>(from + i * at.from_channel + n * at.from_state, at.from_state, count);
+            const f32 before = tile::load_strided<Arch>(from + i * at.from_channel + n * at.from_state, at.from_state, count);
             const f32 h = fma(decay(i, n, count), before, f32::broadcast(input[i]) * b);
-            tile::detail::store_strided<Arch>(h, to + i * at.to_channel + n * at.to_state, at.to_state, count);
+            tile::store_strided<Arch>(h, to + i * at.to_channel + n * at.to_state, at.to_state, count);
             alignas(64) float live_states[lanes];
             h.store(live_states); // lanes beyond the states hold an infinite input times 0
             partial[i] = fma(f32::load(live_states, count), c, partial[i]);
@@ -132,39 +132,11 @@ void selective_step(const view<U, 2>& u, const view<Delta, 2>& delta, const view
     const index batch = u.extent(0), channels = u.extent(1), states = a.extent(1), groups = b.extent(1);
 
     const checker check("ssm::selective_step");
-    check_given(check, u, "u"), check_given(check, delta, "delta"), check_given(check, a, "A"), check_given(check, b, "B");
-    check_given(check, c, "C"), check_given(check, out, "out");
-    const auto of_u = [&](const auto& operand, const char* name) {
-        check_extent(check, operand, name, 0, "batch", batch, "u's");
-        check_extent(check, operand, name, 1, "number of channels", channels, "u's");
-    };
-    of_u(delta, "delta"), of_u(out, "out");
-    if (opt.z) { of_u(opt.z, "z"); }
-    check_extent(check, a, "A", 0, "number of channels", channels, "u's");
-    check_extent(check, b, "B", 0, "batch", batch, "u's"), check_extent(check, c, "C", 0, "batch", batch, "u's");
-    check_extent(check, c, "C", 1, "number of groups", groups, "B's");
-    check_extent(check, b, "B", 2, "number of states", states, "A's"), check_extent(check, c, "C", 2, "number of states", states, "A's");
-    check.require(channels == 0 || (groups > 0 && channels % groups == 0), "B has ", groups, " groups, which does not divide u's ",
-                  channels, " channels");
-    if (opt.D) { check_extent(check, opt.D, "D", 0, "length", channels, "u's number of channels"); }
-    if (opt.delta_bias) { check_extent(check, opt.delta_bias, "delta_bias", 0, "length", channels, "u's number of channels"); }
+    detail::check_scan_operands(check,
+                                {{"u", u}, {"delta", delta}, {"A", a}, {"B", b}, {"C", c}, {"out", out}, {"z", opt.z}, {"D", opt.D},
+                                 {"delta_bias", opt.delta_bias}, {"state", opt.state}, {"initial_state", opt.initial_state}},
+                                {"batch", batch, "u's"});
     check.require(bool(opt.state) || batch * channels * states == 0, "state is not given");
-    const auto state_like = [&](const auto& operand, const char* name) {
-        check.require(operand.extent(0) == batch, name, "'s batch is ", operand.extent(0), ", but u's is ", batch);
-        check.require(operand.extent(1) == channels, name, "'s number of channels is ", operand.extent(1), ", but u's is ", channels);
-        check.require(operand.extent(2) == states, name, "'s number of states is ", operand.extent(2), ", but A's is ", states);
-    };
-    if (opt.state) { state_like(opt.state, "state"); }
-    if (opt.initial_state) { state_like(opt.initial_state, "initial_state"); }
-    const auto apart = [&](const auto& written, const char* writer) {
-        const byte_range reached = reach(written);
-        check_apart(check, reached, writer, u, "u"), check_apart(check, reached, writer, delta, "delta");
-        check_apart(check, reached, writer, a, "A"), check_apart(check, reached, writer, b, "B"), check_apart(check, reached, writer, c, "C");
-        check_apart(check, reached, writer, opt.z, "z"), check_apart(check, reached, writer, opt.D, "D");
-        check_apart(check, reached, writer, opt.delta_bias, "delta_bias"), check_apart(check, reached, writer, opt.initial_state, "initial_state");
-    };
-    apart(out, "out"), apart(opt.state, "state");
-    check_apart(check, reach(opt.state), "state", out, "out");
     if (out.empty()) { return; }
 
     // A block of channels' A stays in cache for all sequences; its states are one run of pages of each.
@@ -187,7 +159,7 @@ void selective_step(const view<U, 2>& u, const view<Delta, 2>& delta, const view
             for (index at = first; at < last; at += f32::lanes) {
                 const index live = smaller(f32::lanes, last - at);
                 const auto numbers = [&](const auto& of) SEQMIX_INLINE_LAMBDA {
-                    return tile::detail::load_strided<Arch>(of.data() + at * of.stride(0), of.stride(0), live);
+                    return tile::load_strided<Arch>(of.data() + at * of.stride(0), of.stride(0), live);
                 };
                 f32 dt = numbers(deltas[item]);
                 if (opt.delta_bias) { dt = dt + numbers(opt.delta_bias); }
@@ -199,12 +171,12 @@ void selective_step(const view<U, 2>& u, const view<Delta, 2>& delta, const view
                     states_at, at, live, states,
                     [&](index i, index n, index count) SEQMIX_INLINE_LAMBDA {
                         const float* const row = rates + (at + i) * rate_channel + n * rate_state;
-                        return simd::exp2(f32::broadcast(exponent[i]) * tile::detail::load_strided<Arch>(row, rate_state, count));
+                        return simd::exp2(f32::broadcast(exponent[i]) * tile::load_strided<Arch>(row, rate_state, count));
                     },
                     dt * inputs, B_row, C_row);
                 if (opt.D) { y = fma(numbers(opt.D), inputs, y); }
                 if (opt.z) { y = y * simd::silu(numbers(opt.z[item])); }
-                tile::detail::store_strided<Arch>(y, &out(item, at), out.stride(1), live);
+                tile::store_strided<Arch>(y, &out(item, at), out.stride(1), live);
             }
         });
     });
@@ -232,39 +204,11 @@ void ssd_step(const view<X, 3>& x, const view<Dt, 2>& dt, const view<A, 1>& deca
     const index batch = x.extent(0), heads = x.extent(1), channels = x.extent(2), groups = b.extent(1), states = b.extent(2);
 
     const checker check("ssm::ssd_step");
-    check_given(check, x, "x"), check_given(check, dt, "dt"), check_given(check, a, "A"), check_given(check, b, "B");
-    check_given(check, c, "C"), check_given(check, out, "out");
-    const auto of_x = [&](const auto& operand, const char* name) {
-        check_extent(check, operand, name, 0, "batch", batch, "x's");
-        check_extent(check, operand, name, 1, "number of heads", heads, "x's");
-    };
-    of_x(dt, "dt"), of_x(out, "out");
-    check_extent(check, out, "out", 2, "head size", channels, "x's");
-    if (opt.z) { of_x(opt.z, "z"), check_extent(check, opt.z, "z", 2, "head size", channels, "x's"); }
-    check_extent(check, a, "A", 0, "length", heads, "x's number of heads");
-    check_extent(check, b, "B", 0, "batch", batch, "x's"), check_extent(check, c, "C", 0, "batch", batch, "x's");
-    check_extent(check, c, "C", 1, "number of groups", groups, "B's"), check_extent(check, c, "C", 2, "number of states", states, "B's");
-    check.require(heads == 0 || (groups > 0 && heads % groups == 0), "B has ", groups, " groups, which does not divide x's ", heads, " heads");
-    if (opt.D) { check_extent(check, opt.D, "D", 0, "length", heads, "x's number of heads"); }
-    if (opt.dt_bias) { check_extent(check, opt.dt_bias, "dt_bias", 0, "length", heads, "x's number of heads"); }
+    detail::check_ssd_operands(check,
+                               {{"x", x}, {"dt", dt}, {"A", a}, {"B", b}, {"C", c}, {"out", out}, {"z", opt.z}, {"D", opt.D},
+                                {"dt_bias", opt.dt_bias}, {"state", opt.state}, {"initial_state", opt.initial_state}},
+                               {"batch", batch, "x's"});
     check.require(bool(opt.state) || batch * heads * channels * states == 0, "state is not given");
-    const auto state_like = [&](const auto& operand, const char* name) {
-        check.require(operand.extent(0) == batch, name, "'s batch is ", operand.extent(0), ", but x's is ", batch);
-        check.require(operand.extent(1) == heads, name, "'s number of heads is ", operand.extent(1), ", but x's is ", heads);
-        check.require(operand.extent(2) == channels, name, "'s head size is ", operand.extent(2), ", but x's is ", channels);
-        check.require(operand.extent(3) == states, name, "'s number of states is ", operand.extent(3), ", but B's is ", states);
-    };
-    if (opt.state) { state_like(opt.state, "state"); }
-    if (opt.initial_state) { state_like(opt.initial_state, "initial_state"); }
-    const auto apart = [&](const auto& written, const char* writer) {
-        const byte_range reached = reach(written);
-        check_apart(check, reached, writer, x, "x"), check_apart(check, reached, writer, dt, "dt"), check_apart(check, reached, writer, a, "A");
-        check_apart(check, reached, writer, b, "B"), check_apart(check, reached, writer, c, "C"), check_apart(check, reached, writer, opt.z, "z");
-        check_apart(check, reached, writer, opt.D, "D"), check_apart(check, reached, writer, opt.dt_bias, "dt_bias");
-        check_apart(check, reached, writer, opt.initial_state, "initial_state");
-    };
-    apart(out, "out"), apart(opt.state, "state");
-    check_apart(check, reach(opt.state), "state", out, "out");
     if (out.empty()) { return; }
 
     arena measure;
@@ -283,7 +227,7 @@ void ssd_step(const view<X, 3>& x, const view<Dt, 2>& dt, const view<A, 1>& deca
             for (index at = 0; at < channels; at += f32::lanes) {
                 const index live = smaller(f32::lanes, channels - at);
                 const auto numbers = [&](const view<const T, 1>& of) SEQMIX_INLINE_LAMBDA {
-                    return tile::detail::load_strided<Arch>(of.data() + at * of.stride(0), of.stride(0), live);
+                    return tile::load_strided<Arch>(of.data() + at * of.stride(0), of.stride(0), live);
                 };
                 const f32 inputs = numbers(xs[item][head]);
                 f32 y = detail::step_states<Arch>(
@@ -291,7 +235,7 @@ void ssd_step(const view<X, 3>& x, const view<Dt, 2>& dt, const view<A, 1>& deca
                     C_row);
                 if (opt.D) { y = fma(f32::broadcast(skip), inputs, y); }
                 if (opt.z) { y = y * simd::silu(numbers(opt.z[item][head])); }
-                tile::detail::store_strided<Arch>(y, &out(item, head, at), out.stride(2), live);
+                tile::store_strided<Arch>(y, &out(item, head, at), out.stride(2), live);
             }
         });
     });

@@ -99,7 +99,7 @@ SEQMIX_INLINE void load_block(const block<T>& from, const lane_groups& to, const
             function(f32::load(line), group, row).store(row);
         }
         for (; left > 0; left -= lanes, line += lanes * in.column_stride, row += out.group_stride, ++group) {
-            function(detail::load_strided<Arch>(line, in.column_stride, left), group, row).store(row);
+            function(load_strided<Arch>(line, in.column_stride, left), group, row).store(row);
         }
     }
 }
@@ -147,7 +147,7 @@ SEQMIX_INLINE void store_block(const lane_groups& from, const block<T>& to, cons
         }
         for (; group < whole; ++group, line += lanes, row += in.group_stride) { function(f32::load(row), group, row).store(line); }
         for (; group * lanes < out.columns; ++group, line += lanes * out.column_stride, row += in.group_stride) {
-            detail::store_strided<Arch>(function(f32::load(row), group, row), line, out.column_stride, out.columns - group * lanes);
+            store_strided<Arch>(function(f32::load(row), group, row), line, out.column_stride, out.columns - group * lanes);
         }
     }
 }

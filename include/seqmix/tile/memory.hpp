@@ -16,9 +16,7 @@ namespace tile {
 template <class Element>
 inline constexpr int word_group = static_cast<int>(4 / sizeof(Element));
 
-namespace detail {
-
-/// Up to one register's elements from a strided row, widened; the rest is zero.
+/// Up to one register's elements from a strided row, widened to float; lanes at and beyond `count` are zero.
 template <class Arch, class T>
 SEQMIX_INLINE simd::f32<Arch> load_strided(const T* from, index stride, index count)
 {
@@ -29,6 +27,7 @@ SEQMIX_INLINE simd::f32<Arch> load_strided(const T* from, index stride, index co
     return f32::load(gathered);
 }
 
+/// And back, rounded to T: the first `count` lanes, as far as there are so many.
 template <class Arch, class T>
 SEQMIX_INLINE void store_strided(simd::f32<Arch> x, T* to, index stride, index count)
 {
@@ -41,6 +40,8 @@ SEQMIX_INLINE void store_strided(simd::f32<Arch> x, T* to, index stride, index c
     x.store(scattered);
     for (index i = 0; i < count && i < f32::lanes; ++i) { to[i * stride] = scattered[i]; }
 }
+
+namespace detail {
 
 /// One register of 32-bit words from a row of narrow elements, each word a group of neighbours, lower first; what is
 /// missing of the last word, and words beyond, are zero.
@@ -91,7 +92,7 @@ SEQMIX_NOINLINE void load_columns(const T* const (&row)[simd::lanes<Arch>], inde
     for (index s = 0; s < count; s += lanes) {
         f32 square[lanes];
         simd::unroll<lanes>([&](auto i) SEQMIX_INLINE_LAMBDA {
-            square[i] = row[i] == nullptr ? f32::zero() : detail::load_strided<Arch>(row[i] + s * stride, stride, count - s);
+            square[i] = row[i] == nullptr ? f32::zero() : load_strided<Arch>(row[i] + s * stride, stride, count - s);
         });
         transpose(square);
         simd::unroll<lanes>([&](auto i) SEQMIX_INLINE_LAMBDA {
@@ -137,7 +138,7 @@ SEQMIX_NOINLINE void store_columns(const float* tile, index tile_stride, index c
         });
         transpose(square);
         simd::unroll<lanes>([&](auto i) SEQMIX_INLINE_LAMBDA {
-            if (row[i] != nullptr) { detail::store_strided<Arch>(square[i], row[i] + s * stride, stride, count - s); }
+            if (row[i] != nullptr) { store_strided<Arch>(square[i], row[i] + s * stride, stride, count - s); }
         });
     }
 }
@@ -148,7 +149,7 @@ SEQMIX_NOINLINE void copy_row(const T* from, index stride, index count, float* t
 {
     constexpr int lanes = simd::lanes<Arch>;
     for (index s = 0; s < count; s += lanes) {
-        const auto x = detail::load_strided<Arch>(from + s * stride, stride, count - s);
+        const auto x = load_strided<Arch>(from + s * stride, stride, count - s);
         count - s >= lanes ? x.store(to + s) : x.store(to + s, count - s);
     }
 }
@@ -202,7 +203,7 @@ SEQMIX_NOINLINE bool all_finite(const T* base, index rows, index row_stride, ind
     for (index r = 0; r < rows; ++r) {
         const T* row = base + r * row_stride;
         for (index c = 0; c < columns; c += f32::lanes) {
-            sum = fma(detail::load_strided<Arch>(row + c * column_stride, column_stride, columns - c), f32::zero(), sum);
+            sum = fma(load_strided<Arch>(row + c * column_stride, column_stride, columns - c), f32::zero(), sum);
         }
     }
     return all(sum == sum);

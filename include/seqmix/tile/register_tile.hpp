@@ -44,11 +44,13 @@ public:
         });
     }
 
-    /// += left(row …, ·) · right(·, …), `depth` steps; `live` rows from `row` on exist.
+    /// += left(row …, ·) · right(·, …), `depth` steps; `live` rows from `row` on exist. Operands may be of another element than the
+    /// tile's usual one.
+    template <class Operands = Product>
     SEQMIX_INLINE void add_product(const left_operand& left, index row, index live,
-                                   const right_panel<typename Product::word>& right, index depth)
+                                   const right_panel<typename Operands::word>& right, index depth)
     {
-        micro_kernel<Product>(sum_, left, row, live, right, depth);
+        micro_kernel<Operands>(sum_, left, row, live, right, depth);
     }
 
     SEQMIX_INLINE void scale(float factor)
@@ -61,6 +63,27 @@ public:
     SEQMIX_INLINE void scale_rows(const float* factor)
     {
         each([&](auto m, auto v) SEQMIX_INLINE_LAMBDA { sum_[m][v] = sum_[m][v] * accumulator::broadcast(factor[m]); });
+    }
+
+    /// += diag(factor) rows, of a dense tile in scratch; the first `live` rows exist.
+    SEQMIX_INLINE void add_rows(const float* from, index stride, index live, const float* factor)
+    {
+        each([&](auto m, auto v) SEQMIX_INLINE_LAMBDA {
+            if (m < live) {
+                sum_[m][v] = fma(accumulator::broadcast(factor[m]), accumulator::load(from + m * stride + v * lanes), sum_[m][v]);
+            }
+        });
+    }
+
+    /// Row m += Σ_{j < m} lower(m, j) row j, one row after another: solves (1 - lower) X = this. Reads as many rows as the tile has.
+    SEQMIX_INLINE void substitute(const float* lower, index row_stride, index column_stride)
+    {
+        simd::unroll<rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
+            simd::unroll<m>([&](auto j) SEQMIX_INLINE_LAMBDA {
+                const accumulator factor = accumulator::broadcast(lower[m * row_stride + j * column_stride]);
+                simd::unroll<Vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum_[m][v] = fma(factor, sum_[j][v], sum_[m][v]); });
+            });
+        });
     }
 
     /// The first `live` rows.

@@ -4,7 +4,6 @@
 #include <seqmix/core/state.hpp>
 
 SEQMIX_NAMESPACE_BEGIN
-namespace ssm::detail {
 
 /// Where the states of one sequence begin and end.
 template <std::size_t Rank>
@@ -27,5 +26,4 @@ void store_final(const Scan& scan, const state_ends<Rank>& ends)
     if (ends.final) { ends.final.visit([&](const auto& to) { scan.store_state(to); }); }
 }
 
-} // namespace ssm::detail
 SEQMIX_NAMESPACE_END
