@@ -74,4 +74,15 @@ struct ssd_problem {
     bool step = false;
 };
 
+/// HGRN (two inputs: x, g) and the MatMul-free LM's unit (three: candidate, forget, gate), then out; all [B, L, D], or [B, D, L] with
+/// `time_inside`. With `step`: one token, whose state is kept between runs. `segments` pieces of time are shared by `threads`.
+struct hgrn_problem {
+    element type = element::f32;
+    std::int64_t inputs = 2, batch = 1, channels = 2048, length = 4096;
+    bool time_inside = false;
+    bool step = false;
+    std::int64_t segments = 1;
+    int threads = 1;
+};
+
 } // namespace bench

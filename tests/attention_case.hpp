@@ -5,7 +5,9 @@
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/on_threads.hpp"
 #include "support/random.hpp"
+#include "support/tolerances.hpp"
 
 #include <seqmix/attention/options.hpp>
 #include <seqmix/attention/reference.hpp>
@@ -20,7 +22,6 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 // One attention problem as a value, its operands in memory, and what exact arithmetic makes of it.
@@ -30,6 +31,9 @@ namespace attention_test {
 
 namespace sm = seqmix;
 using sm::causal;
+using test_support::error_record;
+using test_support::on_threads;
+using test_support::thorough;
 using sm::index;
 using sm::attention::reference::widened;
 
@@ -492,25 +496,6 @@ worst_error worst_in_tolerances(const Got* got, const std::vector<double>& want,
     return worst;
 }
 
-/// The largest error of a whole program, for the record.
-struct error_record {
-    const char* of;
-    double error = 0.0;
-    std::string where{};
-
-    ~error_record()
-    {
-        if (!where.empty()) {
-            std::printf("%s on %s: largest error %.3f of what is tolerated: %s\n", of, test_arch::name, error,
-                        where.c_str());
-        }
-    }
-    void see(double e, const std::string& place)
-    {
-        if (e > error && e <= 1.0) { error = e, where = place; }
-    }
-};
-
 template <class T>
 inline error_record largest_error{type_name<T>};
 
@@ -607,13 +592,6 @@ inline attention_case random_case(std::uint64_t seed)
     return c;
 }
 
-/// How much to run: emulated, everything takes some fifty times as long.
-#if defined(__aarch64__)
-inline constexpr bool thorough = false;
-#else
-inline constexpr bool thorough = true;
-#endif
-
 template <class T>
 bool same_bits(const guarded<T>& a, const guarded<T>& b)
 {
@@ -628,19 +606,6 @@ void for_all_types(const Body& body)
     body(sm::bf16{});
     body(sm::f16{});
 }
-
-/// A thread for each worker.
-struct on_threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        std::vector<std::thread> threads;
-        for (int i = 0; i < count; ++i) {
-            threads.emplace_back([&body, i] { body(i); });
-        }
-        for (std::thread& t : threads) { t.join(); }
-    }
-};
 
 /// What a call writes.
 template <class T>
@@ -660,40 +625,5 @@ struct result {
         return same(a.out, b.out) && same(a.lse, b.lse);
     }
 };
-
-/// Whether nothing has been written, neither into memory nor around it.
-template <class T>
-bool all_untouched(const guarded<T>& memory)
-{
-    bool good = memory.intact();
-    for (index i = 0; i < memory.size(); ++i) { good = good && memory.untouched(i); }
-    return good;
-}
-
-/// A copy of a view with one extent changed: what does not fit.
-template <class T>
-sm::view<T, 4> resized(const sm::view<T, 4>& v, std::size_t axis, index extent)
-{
-    std::array<index, 4> extents = v.extents();
-    extents[axis] = extent;
-    return {v.data(), extents, v.strides()};
-}
-
-/// The call must throw, with all the texts in its message.
-template <class Call>
-void check_refused(const std::string& name, const std::vector<const char*>& texts, const Call& call)
-{
-    std::string message = "(nothing thrown)";
-    try {
-        call();
-    } catch (const std::invalid_argument& e) {
-        message = e.what();
-    }
-    INFO(name << ": " << message);
-    for (const char* text : texts) {
-        INFO("lacks: " << text);
-        CHECK(message.find(text) != std::string::npos);
-    }
-}
 
 } // namespace attention_test

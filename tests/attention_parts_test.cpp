@@ -2,6 +2,7 @@
 // Rows in chunks, items of a batch, threads, packed sequences and merged results: whatever is computed in parts gives
 // what the whole gives, bit for bit where it is the same arithmetic.
 #include "attention_case.hpp"
+#include "support/refusals.hpp"
 
 #include <seqmix/attention/merge.hpp>
 

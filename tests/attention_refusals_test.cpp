@@ -1,107 +1,20 @@
 // SPDX-License-Identifier: MIT
-// Memory, and what is refused.
-#include "attention_case.hpp"
-#include "support/count_allocations.hpp"
+// What the doors of attention refuse. They are the same for every instruction set: one stands for all.
+#include "support/refusals.hpp"
 
-#include <cstdlib>
-#include <functional>
+#include <seqmix/core/executor.hpp>
+#include <seqmix/attention.hpp>
+#include <algorithm>
+#include <cmath>
 
 namespace attention_test {
 
-namespace {
+namespace sm = seqmix;
+using sm::causal;
+using sm::index; // POSIX has another in the global namespace
 
-/// Scratch that a call takes.
-template <class T, class Run>
-std::size_t scratch_of(const attention_problem<T>& p, guarded<T>& out, int workers, const Run& run)
-{
-    sm::context ctx{sm::parallel_for{workers, on_threads{}}};
-    run(p, out, sm::context_ref(ctx));
-    return ctx.scratch().size();
-}
-
-} // namespace
-
-TEST_CASE("attention: scratch is the caller's, is reused, and does not grow with the lengths")
-{
-    attention_case c;
-    c.shape = {
-        .batch = 1, .heads = 2, .kv_heads = 1, .queries = 2 * columns, .keys = 300, .key_size = 20, .value_size = 24};
-    c.rules.bias.given = true;
-    for_all_types([&](auto type) {
-        using T = decltype(type);
-        const auto run = [](const attention_problem<T>& p, guarded<T>& out, const sm::context_ref& ctx) {
-            run_forward<T, T>(p.q(), p.k(), p.v(), p.out_view(out.data()), p.options(), ctx);
-        };
-        const attention_problem<T> p(c);
-        guarded<T> want(p.out_size()), got(p.out_size());
-        run(p, want, {});
-
-        sm::context<> ctx;
-        long before = allocations;
-        run(p, got, ctx);
-        CHECK(allocations - before == 1);
-        before = allocations;
-        run(p, got, ctx);
-        CHECK(allocations == before);
-        CHECK(same_bits(got, want));
-        before = allocations;
-        run(p, got, {});
-        CHECK(allocations - before == 1);
-
-        const std::size_t bytes = ctx.scratch().size();
-        guarded<unsigned char> memory(static_cast<index>(bytes));
-        sm::context<> exact{sm::serial{}, sm::workspace(memory.data(), bytes)};
-        guarded<T> on_mine(p.out_size());
-        before = allocations;
-        run(p, on_mine, exact);
-        CHECK(allocations == before);
-        CHECK(same_bits(on_mine, want));
-        CHECK(memory.intact());
-
-        guarded<unsigned char> odd(static_cast<index>(bytes + sm::scratch_alignment - 1),
-                                   1); // where alignment costs most
-        sm::context<> misaligned{sm::serial{}, sm::workspace(odd.data(), bytes + sm::scratch_alignment - 1)};
-        guarded<T> on_odd(p.out_size());
-        run(p, on_odd, misaligned);
-        CHECK(same_bits(on_odd, want));
-        CHECK(odd.intact());
-
-        guarded<T> untouched(p.out_size());
-        sm::context<> short_of_one{sm::serial{}, sm::workspace(memory.data(), bytes - 1)};
-        std::string message;
-        try {
-            run(p, untouched, short_of_one);
-        } catch (const std::invalid_argument& e) {
-            message = e.what();
-        }
-        INFO(message);
-        CHECK(message.find(std::to_string(bytes)) != std::string::npos);
-        CHECK(message.find(std::to_string(bytes - 1)) != std::string::npos);
-        for (index i = 0; i < untouched.size(); ++i) { REQUIRE(untouched.untouched(i)); }
-
-        // A block takes as many panels as fit the cache, fewer where there are not so many rows; more than that it
-        // never takes.
-        attention_case sized = c;
-        sized.rules.bias.given = false;
-        sized.shape.heads = sized.shape.kv_heads = 1;
-        sized.rules.window = {4, 4}; // the scratch is the same, and this is quick
-        for (int workers : {1, 3}) {
-            const auto taken = [&](index queries, index keys) {
-                sized.shape.queries = queries;
-                sized.shape.keys = keys;
-                const attention_problem<T> q(sized);
-                guarded<T> out(q.out_size());
-                return scratch_of(q, out, workers, run);
-            };
-            const index far = thorough ? 10000 : 4000; // half of it fills the blocks of three workers
-            const std::size_t most = taken(far, far);
-            CHECK(taken(100, 100) <= most);
-            CHECK(taken(far / 2, far / 2) == most);
-            CHECK(taken(1, far) == taken(1, 100));
-            CHECK(taken(100, far) == taken(100, 100));
-        }
-    });
-}
+inline constexpr float infinity = std::numeric_limits<float>::infinity();
+inline constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 namespace {
 
@@ -143,7 +56,7 @@ struct door {
     }
     void lengths(index n) { options.kv_lengths = {whole.data(), {n}}; }
 
-    void call() const { run_forward<float, float>(q, k, v, out, options); }
+    void call() const { sm::attention::forward<sm::arch::scalar>(q, k, v, out, options); }
 
     bool untouched() const
     {
@@ -157,20 +70,8 @@ private:
     static std::vector<float> filled(std::size_t n) { return std::vector<float>(n, 0.5f); }
 };
 
-template <class T>
-sm::view<T, 4> null(const sm::view<T, 4>& v)
-{
-    return {nullptr, v.extents(), v.strides()};
-}
-
-struct refusal {
-    const char* name;
-    std::function<void(door&)> spoil;
-    std::vector<const char*> message;
-};
-
 // clang-format off
-const std::vector<refusal> refusals = {
+const std::vector<refusal<door>> refusals = {
     {"q is null", [](door& d) { d.q = null(d.q); }, {"q is null", "120"}},
     {"k is null", [](door& d) { d.k = null(d.k); }, {"k is null", "120"}},
     {"v is null", [](door& d) { d.v = null(d.v); }, {"v is null", "168"}},
@@ -246,15 +147,7 @@ TEST_CASE("attention: what does not fit is refused, and nothing is written")
     CHECK_NOTHROW(right.call());
     CHECK(std::all_of(right.out_memory.begin(), right.out_memory.end(), [](float x) { return x == 0.5f; }));
 
-    for (const refusal& r : refusals) {
-        door d;
-        r.spoil(d);
-        std::vector<const char*> texts = r.message;
-        texts.push_back("attention::forward: ");
-        check_refused(r.name, texts, [&] { d.call(); });
-        INFO(r.name);
-        CHECK(d.untouched());
-    }
+    check_refusals("attention::forward: ", refusals);
 }
 
 TEST_CASE("attention: packed sequences that do not fit are refused, and nothing is written")
@@ -325,7 +218,7 @@ TEST_CASE("attention: packed sequences that do not fit are refused, and nothing 
         std::vector<const char*> texts = r.message;
         texts.push_back("attention::forward_packed: ");
         check_refused(r.name, texts, [&] {
-            run_forward_packed<float>(sm::view(q.data(), {5, 4, 2}), sm::view(k.data(), {6, 2, 2}),
+            sm::attention::forward_packed<sm::arch::scalar>(sm::view(q.data(), {5, 4, 2}), sm::view(k.data(), {6, 2, 2}),
                                       sm::view(v.data(), {6, 2, 3}), sm::view(out.data(), {5, 4, 3}),
                                       sm::view<const index, 1>(r.rows.data(), {r.rows.size()}),
                                       sm::view<const index, 1>(r.keys.data(), {r.keys.size()}), options);

@@ -5,7 +5,7 @@
 #include "support/guarded.hpp"
 #include "support/random.hpp"
 
-#include <seqmix/tile/block.hpp>
+#include <seqmix/tile/combine.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -221,6 +221,46 @@ TEST_CASE("a function on the way may read and write what belongs to its register
         }
         CHECK(wrong == 0);
     }
+}
+
+TEST_CASE("what is stored may be combined with blocks of any strides, and with what is there")
+{
+    for_shapes([](const pattern& how, index rows, index columns, bool panels) {
+        const pattern& other_way = patterns[static_cast<std::size_t>(rows + columns) % std::size(patterns)];
+        const placing place(how, rows, columns), other_place(other_way, rows, columns);
+        registers from(rows, columns, panels);
+        random_source random(9);
+        guarded<bf16> out(place.size);
+        guarded<float> other(other_place.size);
+        for (index r = 0; r < rows; ++r) {
+            for (index c = 0; c < columns; ++c) {
+                from.memory[from.at(r, c)] = random.normal();
+                out[place.at(r, c)] = bf16(random.normal());
+                other[other_place.at(r, c)] = random.normal();
+            }
+        }
+        std::vector<bf16> want;
+        for (index r = 0; r < rows; ++r) {
+            for (index c = 0; c < columns; ++c) {
+                want.push_back(bf16(static_cast<float>(out[place.at(r, c)]) +
+                                    from.memory[from.at(r, c)] * other[other_place.at(r, c)]));
+            }
+        }
+        const auto store = rows % 2 == 0 ? tile::store::kept : tile::store::streamed;
+        tile::store_combined<test_arch>(
+            from.where(), place.on(out.data(), rows, columns), store, [](f32 x, f32 old, f32 factor) { return old + x * factor; },
+            place.on(static_cast<const bf16*>(out.data()), rows, columns),
+            other_place.on(static_cast<const float*>(other.data()), rows, columns));
+        f32::stream_fence();
+        index wrong = 0;
+        for (index r = 0; r < rows; ++r) {
+            for (index c = 0; c < columns; ++c) {
+                wrong += std::memcmp(&out[place.at(r, c)], &want[static_cast<std::size_t>(r * columns + c)], sizeof(bf16)) != 0;
+            }
+        }
+        CHECK(wrong == 0);
+        CHECK(out.intact());
+    });
 }
 
 TEST_CASE("the lines that are asked for ahead are those of the block")

@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/on_threads.hpp"
 #include "support/random.hpp"
 
 #include <seqmix/ssm/causal_conv1d.hpp>
@@ -15,7 +16,6 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 // A namespace, because POSIX has an index of its own in the global one.
@@ -28,6 +28,7 @@ namespace ssm = seqmix::ssm;
 using sm::bf16;
 using sm::f16;
 using sm::index;
+using test_support::on_threads;
 
 constexpr index lanes = sm::simd::lanes<test_arch>;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
@@ -117,17 +118,6 @@ bool same_bits(const sm::view<T, Rank>& a, const sm::view<T, Rank>& b)
     }
     return true;
 }
-
-struct on_threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        std::vector<std::thread> others;
-        for (int worker = 1; worker < count; ++worker) { others.emplace_back([&, worker] { body(worker); }); }
-        body(0);
-        for (std::thread& other : others) { other.join(); }
-    }
-};
 
 /// Weight [D, W] and bias [D]; the weight's taps lie apart where `spaced`.
 struct filter_numbers {

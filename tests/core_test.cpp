@@ -401,6 +401,40 @@ TEST_CASE("operands must be given, fit and stand apart, or messages say what doe
     check_refused("door: out overlaps h: its memory from first to last element must be apart",
                   [&](const checker& c) { check_apart(c, reach(first), "out", seqmix::state_view<1>(across), "h"); });
 
+    // The same of lists, whatever their types.
+    using seqmix::named_extent, seqmix::named_operand;
+    const seqmix::state_view<2> state(view(data, {2, 3}));
+    const named_extent rows = {"number of rows", 2, "q's"}, columns = {"length", 3, "k's"};
+    const named_operand cube = {"u", v}, of_first = {"out", first}, of_second = {"u", second}, nothing = {"z", view<float, 3>()};
+    const named_operand stored = {"h", seqmix::state_view<1>(across)};
+    CHECK_NOTHROW(check_given(good, cube, nothing, named_operand("state", state)));
+    CHECK_NOTHROW(check_given(good, {cube, nothing, {"state", state}}));
+    check_refused("door: z has a negative extent: -2", [&](const checker& c) { check_given(c, {cube, {"z", view(data, {3, -2})}}); });
+    check_refused("door: out overlaps h: its memory from first to last element must be apart",
+                  [&](const checker& c) { check_apart(c, of_first, {of_second, stored}); });
+    check_refused("door: z is null, but its shape has 6 elements",
+                  [&](const checker& c) { check_given(c, cube, named_operand("z", view<float, 2>(nullptr, {2, 3}))); });
+    check_refused("door: z has a negative extent: -2",
+                  [&](const checker& c) { check_given(c, cube, named_operand("z", view(data, {3, -2}))); });
+    CHECK_NOTHROW(check_shape(good, {"state", state}, rows + columns));
+    CHECK_NOTHROW(check_shape(good, {"u", v}, rows)); // the axes that are named
+    check_refused("door: state's length is 3, but k's is 4",
+                  [&](const checker& c) { check_shape(c, {"state", state}, rows + named_extent{"length", 4, "k's"}); });
+    check_refused("door: x's number of rows is 0, but q's is 2",
+                  [&](const checker& c) { check_shape(c, {"x", view<float, 2>()}, rows + columns); });
+    CHECK_NOTHROW(check_optional(good, {"x", view<float, 2>()}, rows + columns));
+    check_refused("door: x's number of rows is 3, but q's is 2",
+                  [&](const checker& c) { check_optional(c, {"x", view(data, {3, 3})}, rows + columns); });
+    CHECK_NOTHROW(check_apart(good, of_first, of_second, nothing));
+    check_refused("door: out overlaps h: its memory from first to last element must be apart",
+                  [&](const checker& c) { check_apart(c, of_first, of_second, stored); });
+    CHECK_NOTHROW(check_groups(good, "B", 2, "x's", 4, "heads"));
+    CHECK_NOTHROW(check_groups(good, "B", 0, "x's", 0, "heads"));
+    for (const seqmix::index groups : {0, 3, 8, -2}) {
+        check_refused("door: B has " + std::to_string(groups) + " groups, which does not divide x's 4 heads",
+                      [&](const checker& c) { check_groups(c, "B", groups, "x's", 4, "heads"); });
+    }
+
     const auto offsets = [](const checker& c, const std::vector<seqmix::index>& x) {
         check_offsets(c, view<const seqmix::index, 1>(x.data(), {x.size()}), "cu", 5, "u");
     };

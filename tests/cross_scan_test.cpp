@@ -4,13 +4,13 @@
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/on_threads.hpp"
 #include "support/random.hpp"
 
 #include <seqmix/ssm/cross_scan.hpp>
 
 #include <cmath>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,6 +18,7 @@ namespace {
 
 namespace sm = seqmix;
 using sm::ssm::scan_order;
+using test_support::on_threads;
 using route = sm::ssm::scan_route<float>;
 
 struct image_shape {
@@ -121,17 +122,6 @@ std::vector<float> by_copies(const image_shape& s, operands& x)
     }
     return sum;
 }
-
-struct on_threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        std::vector<std::thread> others;
-        for (int i = 1; i < count; ++i) { others.emplace_back(body, i); }
-        body(0);
-        for (std::thread& other : others) { other.join(); }
-    }
-};
 
 std::string refusal(const image_shape& s, operands& x, route bad, float* out)
 {

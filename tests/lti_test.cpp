@@ -3,6 +3,7 @@
 #include "support/arch.hpp"
 #include "support/catch.hpp"
 #include "support/guarded.hpp"
+#include "support/on_threads.hpp"
 #include "support/random.hpp"
 #include "support/count_allocations.hpp"
 
@@ -14,7 +15,6 @@
 #include <functional>
 #include <limits>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -26,6 +26,7 @@ namespace sm = seqmix;
 namespace ssm = seqmix::ssm;
 namespace reference = seqmix::ssm::reference;
 using seqmix::index;
+using test_support::on_threads;
 using complex = std::complex<float>;
 using wide = std::complex<double>;
 using test_case_list = std::vector<std::array<index, 4>>;
@@ -44,19 +45,6 @@ template <class T>
 constexpr double half_least = std::is_same_v<T, sm::f16>    ? 0x1p-25
                               : std::is_same_v<T, sm::bf16> ? 0x1p-134
                                                             : 0x1p-150;
-
-/// A thread for each worker.
-struct on_threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        std::vector<std::thread> threads;
-        for (int i = 0; i < count; ++i) {
-            threads.emplace_back([&body, i] { body(i); });
-        }
-        for (std::thread& t : threads) { t.join(); }
-    }
-};
 
 /// How an operand lies in memory.
 enum class layout { contiguous, swapped, reversed, spread };

@@ -5,7 +5,10 @@
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/laid_out.hpp"
+#include "support/on_threads.hpp"
 #include "support/random.hpp"
+#include "support/tolerances.hpp"
 
 #include <seqmix/core/executor.hpp>
 #include <seqmix/ssm/options.hpp>
@@ -14,13 +17,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
-#include <limits>
-#include <memory>
-#include <numeric>
 #include <sstream>
 #include <string>
-#include <thread>
 #include <vector>
 
 // One selective scan as a value, its operands in memory, and what exact arithmetic makes of it.
@@ -28,6 +26,7 @@
 // A namespace, because POSIX has an index of its own in the global one.
 namespace scan_test {
 
+using namespace test_support;
 namespace sm = seqmix;
 namespace ssm = seqmix::ssm;
 using sm::bf16;
@@ -36,13 +35,6 @@ using sm::index;
 using ssm::reference::widened;
 
 inline constexpr index lanes = sm::simd::lanes<test_arch>;
-
-/// How much to run: emulated, everything takes some fifty times as long.
-#if defined(__aarch64__)
-inline constexpr bool thorough = false;
-#else
-inline constexpr bool thorough = true;
-#endif
 
 /// The doors under test. Defined in scan_test.cpp for a few types alone, so that they are compiled once.
 template <class T, class Delta, class Out>
@@ -54,123 +46,6 @@ void run_packed(const sm::view<const T, 2>& u, const sm::view<const T, 2>& delta
                 const sm::view<const T, 3>& B, const sm::view<const T, 3>& C, const sm::view<T, 2>& out,
                 const sm::view<const index, 1>& cu_seqlens, const ssm::scan_options<T>& options,
                 const sm::context_ref& ctx = {});
-
-template <class T>
-inline constexpr const char* type_name = std::is_same_v<T, float>  ? "f32"
-                                         : std::is_same_v<T, bf16> ? "bf16"
-                                                                   : "f16";
-
-inline constexpr float infinity = std::numeric_limits<float>::infinity();
-inline constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-/// How an operand lies in memory; time is its last axis. Last: channels or states are contiguous, as in [B, L, D].
-enum class lie { first, last, spaced, spaced_last, padded, time_reversed, last_time_reversed, all_reversed };
-inline constexpr lie all_lies[] = {lie::first,
-                                   lie::last,
-                                   lie::spaced,
-                                   lie::spaced_last,
-                                   lie::padded,
-                                   lie::time_reversed,
-                                   lie::last_time_reversed,
-                                   lie::all_reversed};
-
-/// Calls body(element, place...) for all of a view.
-template <class T, std::size_t Rank, class Body, class... At>
-void for_each(const sm::view<T, Rank>& v, const Body& body, At... at)
-{
-    for (index i = 0; i < v.extent(0); ++i) {
-        if constexpr (Rank == 1) {
-            body(v(i), at..., i);
-        } else {
-            for_each(v[i], body, at..., i);
-        }
-    }
-}
-
-/// Guarded memory of a view, NaN to begin with, `skipped` elements off a border of 64 bytes.
-template <class T, std::size_t Rank>
-class laid_out {
-public:
-    laid_out() = default;
-    laid_out(const std::array<index, Rank>& extents, lie how, std::size_t skipped = 0)
-    {
-        std::array<std::size_t, Rank> order{}; // the axes, the slowest first
-        std::iota(order.begin(), order.end(), std::size_t{0});
-        if (Rank > 1 && (how == lie::last || how == lie::spaced_last || how == lie::last_time_reversed)) {
-            std::rotate(order.begin() + (Rank > 2 ? 1 : 0), order.end() - 1, order.end());
-        }
-        std::array<index, Rank> strides{};
-        index size = how == lie::spaced ? 3 : how == lie::spaced_last ? 2 : 1;
-        for (std::size_t i = Rank; i-- > 0;) {
-            strides[order[i]] = size;
-            size *= extents[order[i]];
-            if (i + 1 == Rank && how == lie::padded && Rank > 1) { size += 5; }
-        }
-        memory_ = std::make_unique<guarded<T>>(size, skipped * sizeof(T));
-        view_ = {memory_->data(), extents, strides};
-        if (how == lie::time_reversed || how == lie::last_time_reversed) { view_ = view_.reversed(Rank - 1); }
-        for (std::size_t axis = 0; axis < Rank && how == lie::all_reversed; ++axis) { view_ = view_.reversed(axis); }
-    }
-
-    /// Null where nothing has been laid out.
-    const sm::view<T, Rank>& operator()() const { return view_; }
-
-    template <class Number>
-    void fill(const Number& number)
-    {
-        scan_test::for_each(view_, [&](T& x, auto...) { x = static_cast<T>(number()); });
-    }
-    template <class Other>
-    void copy(const Other& from)
-    {
-        scan_test::for_each(view_, [&](T& x, auto... at) { x = static_cast<T>(static_cast<float>(from(at...))); });
-    }
-
-    /// Whether what the view does not reach, and only that, is as it was made.
-    bool written_exactly() const
-    {
-        return !memory_ || (memory_->intact() && unwritten() == memory_->size() - view_.size());
-    }
-    bool untouched() const { return !memory_ || (memory_->intact() && unwritten() == memory_->size()); }
-
-private:
-    /// Elements as they were made; -1 if one that the view does not reach is not.
-    index unwritten() const
-    {
-        std::vector<bool> reached(static_cast<std::size_t>(memory_->size()));
-        scan_test::for_each(view_,
-                            [&](T& x, auto...) { reached[static_cast<std::size_t>(&x - memory_->data())] = true; });
-        index count = 0;
-        for (index i = 0; i < memory_->size(); ++i) {
-            const bool as_made = memory_->untouched(i);
-            if (!as_made && !reached[static_cast<std::size_t>(i)]) { return -1; }
-            count += as_made;
-        }
-        return count;
-    }
-
-    std::unique_ptr<guarded<T>> memory_;
-    sm::view<T, Rank> view_;
-};
-
-/// Whether two views hold the same bits, any NaN being the same as any other.
-template <class T, class U, std::size_t Rank>
-bool same_bits(const sm::view<T, Rank>& a, const sm::view<U, Rank>& b)
-{
-    static_assert(std::is_same_v<std::remove_const_t<T>, std::remove_const_t<U>>);
-    bool same = a.extents() == b.extents();
-    if (!same) { return false; }
-    for_each(a, [&](const T& x, auto... at) {
-        const U& y = b(at...);
-        const bool both_nan = std::isnan(static_cast<float>(x)) && std::isnan(static_cast<float>(y));
-        same = same && (both_nan || std::memcmp(&x, &y, sizeof x) == 0);
-    });
-    return same;
-}
-
-struct range {
-    float low, high;
-};
 
 struct scan_case {
     index batch = 1, channels = 1, groups = 1, states = 1, length = 1;
@@ -317,19 +192,6 @@ void run(const scan_problem<T, Delta>& p, scan_result<Out>& r, const sm::context
     run_scan<T, Delta, Out>(p.u(), p.delta(), p.A(), p.B(), p.C(), r.out(), options, ctx);
 }
 
-/// A thread for each worker.
-struct on_threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        std::vector<std::thread> threads;
-        for (int i = 0; i < count; ++i) {
-            threads.emplace_back([&body, i] { body(i); });
-        }
-        for (std::thread& t : threads) { t.join(); }
-    }
-};
-
 /// The error bound of one channel, carried from token to token as the errors are: the figures of selective_scan's
 /// docstring, in units of u = 2^-24, with second-order terms and underflow beside them.
 class running_bound {
@@ -429,12 +291,6 @@ struct expectation {
     std::vector<double> out, out_tolerance, state, state_tolerance, snapshots, snapshots_tolerance;
 };
 
-/// The distance between subnormal numbers of T, halved: what a rounding costs there.
-template <class T>
-inline constexpr double half_smallest = std::is_same_v<T, float>  ? 0x1p-150
-                                        : std::is_same_v<T, bf16> ? 0x1p-134
-                                                                  : 0x1p-25;
-
 template <class Out, class T, class Delta>
 expectation expect(const scan_problem<T, Delta>& p)
 {
@@ -512,39 +368,6 @@ expectation expect(const scan_problem<T, Delta>& p)
     return e;
 }
 
-/// The largest error in units of what is tolerated.
-template <class T, std::size_t Rank>
-worst_error worst_in_tolerances(const sm::view<T, Rank>& got, const std::vector<double>& want,
-                                const std::vector<double>& tolerance)
-{
-    worst_error worst;
-    std::size_t i = 0;
-    for_each(got, [&](const T& x, auto...) {
-        const double error = absolute_error(widened(x), want[i]), ratio = error == 0.0 ? 0.0 : error / tolerance[i];
-        worst.see(std::isnan(ratio) ? static_cast<double>(infinity) : ratio, static_cast<index>(i), widened(x),
-                  want[i]);
-        ++i;
-    });
-    return worst;
-}
-
-/// The largest error of a whole program, for the record.
-struct error_record {
-    const char* of;
-    double error = 0.0;
-    std::string where{};
-
-    ~error_record()
-    {
-        if (where.empty()) { return; }
-        std::printf("%s on %s: largest error %.3f of what is tolerated: %s\n", of, test_arch::name, error,
-                    where.c_str());
-    }
-    void see(double e, const std::string& place)
-    {
-        if (e > error && e <= 1.0) { error = e, where = place; }
-    }
-};
 template <class T>
 inline error_record largest_error{type_name<T>};
 

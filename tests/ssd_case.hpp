@@ -1,8 +1,22 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Layouts, guarded memory and the comparison of bits are those of the selective scan's tests.
-#include "scan_case.hpp"
+#include "support/arch.hpp"
+#include "support/catch.hpp"
+#include "support/compare.hpp"
+#include "support/laid_out.hpp"
+#include "support/on_threads.hpp"
+#include "support/random.hpp"
+#include "support/tolerances.hpp"
+
+#include <seqmix/core/executor.hpp>
+#include <seqmix/ssm/options.hpp>
+#include <seqmix/ssm/reference.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <sstream>
+#include <string>
 
 // One state-space duality as a value, its operands in memory, and what exact arithmetic makes of it.
 
@@ -10,22 +24,14 @@ namespace ssd_test {
 
 namespace sm = seqmix;
 namespace ssm = seqmix::ssm;
-using scan_test::for_each;
-using scan_test::infinity;
-using scan_test::laid_out;
-using scan_test::lanes;
-using scan_test::lie;
-using scan_test::not_a_number;
-using scan_test::on_threads;
-using scan_test::range;
-using scan_test::same_bits;
-using scan_test::thorough;
-using scan_test::type_name;
+using namespace test_support;
 using sm::bf16;
 using sm::f16;
 using sm::index;
 using ssm::form;
 using ssm::reference::widened;
+
+inline constexpr index lanes = sm::simd::lanes<test_arch>;
 
 /// The doors under test. Defined in ssd_test.cpp for a few types alone, so that they are compiled once.
 template <class T, class Dt, class Out>
@@ -373,7 +379,7 @@ void finish_expectation(double& y, double& error, const double* D_x, const doubl
         y *= gate;
     }
     if (!std::is_same_v<Out, float>) {
-        error += sm::unit_roundoff<Out> * (std::fabs(y) + error) + scan_test::half_smallest<Out>;
+        error += sm::unit_roundoff<Out> * (std::fabs(y) + error) + half_smallest<Out>;
     }
 }
 
@@ -426,7 +432,7 @@ expectation expect(const ssd_problem<T, Dt>& p)
             for (std::size_t i = 0; i < h.size(); ++i) {
                 double error = bound.errors()[i];
                 if (c.bf16_state && c.length > 0) {
-                    error += sm::unit_roundoff<bf16> * (std::fabs(h[i]) + error) + scan_test::half_smallest<bf16>;
+                    error += sm::unit_roundoff<bf16> * (std::fabs(h[i]) + error) + half_smallest<bf16>;
                 }
                 e.state.push_back(h[i]), e.state_tolerance.push_back(error);
             }
@@ -436,7 +442,7 @@ expectation expect(const ssd_problem<T, Dt>& p)
 }
 
 template <class T>
-inline scan_test::error_record largest_error{type_name<T>};
+inline error_record largest_error{type_name<T>};
 
 /// Compares all that a call has written with the reference.
 template <class T, class Dt, class Out>
@@ -446,11 +452,11 @@ void check_result(const ssd_problem<T, Dt>& p, const ssd_result<Out>& r)
     const expectation want = expect<Out>(p);
     std::ostringstream place;
     place << c;
-    const worst_error out = scan_test::worst_in_tolerances(r.out(), want.out, want.out_tolerance);
+    const worst_error out = worst_in_tolerances(r.out(), want.out, want.out_tolerance);
     worst_error state;
-    if (r.state.given()) { state = scan_test::worst_in_tolerances(r.state(), want.state, want.state_tolerance); }
+    if (r.state.given()) { state = worst_in_tolerances(r.state(), want.state, want.state_tolerance); }
     if (r.narrow_state.given()) {
-        state = scan_test::worst_in_tolerances(r.narrow_state(), want.state, want.state_tolerance);
+        state = worst_in_tolerances(r.narrow_state(), want.state, want.state_tolerance);
     }
     INFO(type_name<T> << ", dt " << type_name<Dt> << ", out " << type_name<Out> << " on " << test_arch::name << ", "
                       << place.str());
