@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Linear attention and its relatives: gated, delta and DPLR rules by one chunkwise engine, their steps; HGRN.
+#include <seqmix/linear/forward.hpp>
+#include <seqmix/linear/hgrn.hpp>
+#include <seqmix/linear/step.hpp>

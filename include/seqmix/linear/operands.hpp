@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/core/operands.hpp>
+#include <seqmix/linear/rules.hpp>
+
+#include <cmath>
+#include <optional>
+
+// What the doors of linear attention ask of their operands, of whole sequences or of one token.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace linear {
+
+/// Which heads share what: state head h has key head h / of_key, and query heads [h · queries / of_query, … + queries), one
+/// of `queries` and `of_query` being 1.
+struct shared_heads {
+    index of_key, queries, of_query;
+};
+
+namespace detail {
+
+/// Axes of an operand that a rule takes besides queries, keys and values.
+enum class axes {
+    heads,           ///< [H]
+    heads_keys,      ///< [H, K]
+    tokens_heads,    ///< [B, L, H], or without what there is one of
+    tokens_heads_keys,
+};
+
+/// Calls body(operand, name, axes) for each of them.
+template <class Rule, class Inputs, class Body>
+void for_each_input(Inputs& in, const Body& body)
+{
+    if constexpr (Rule::gate == gate::head) { body(in.log_decay, "log_decay", axes::heads); }
+    if constexpr (Rule::gate == gate::token) { body(in.log_decay, "log_decay", axes::tokens_heads); }
+    if constexpr (Rule::gate == gate::channel) { body(in.log_decay, "log_decay", axes::tokens_heads_keys); }
+    if constexpr (Rule::update == update::delta) { body(in.beta, "beta", axes::tokens_heads); }
+    if constexpr (Rule::bonus) { body(in.bonus, "bonus", axes::heads_keys); }
+    if constexpr (Rule::update == update::dplr) { body(in.a, "a", axes::tokens_heads_keys), body(in.b, "b", axes::tokens_heads_keys); }
+}
+
+/// What a rule takes of one sequence, part(operand) being an operand's share of it. (Of batch item 0, part(operand) = operand[0].)
+template <class Rule, class T, class Inputs, class Part>
+typename Rule::template inputs<T, 1> inputs_of(const Inputs& in, const Part& part)
+{
+    typename Rule::template inputs<T, 1> one{};
+    if constexpr (Rule::gate == gate::head) { one.log_decay = in.log_decay; }
+    if constexpr (Rule::gate == gate::token || Rule::gate == gate::channel) { one.log_decay = part(in.log_decay); }
+    if constexpr (Rule::update == update::delta) { one.beta = part(in.beta); }
+    if constexpr (Rule::bonus) { one.bonus = in.bonus; }
+    if constexpr (Rule::update == update::dplr) { one.a = part(in.a), one.b = part(in.b); }
+    return one;
+}
+
+struct linear_operands {
+    named_operand q, k, v, out, state, initial_state, normalizer, snapshots; ///< of a step, no snapshots
+};
+
+/// q, k [B, (L), heads, D], v [B, (L), H, V], out [B, (L), larger of the heads, V]; `features` of D numbers are K; `items`: how many
+/// states there must be, and what tells so.
+template <class Rule, class Inputs>
+shared_heads check_linear(const checker& check, const linear_operands& o, const Inputs& in, bool normalize, const named_extent& items)
+{
+    check_given(check, o.q, o.k, o.v, o.out);
+    const std::size_t head_axis = o.q.rank() - 2;
+    const index queries = o.q.extent(head_axis), key_heads = o.k.extent(head_axis), states = o.v.extent(head_axis);
+    const named_extent batch = {"batch", o.v.extent(0), "v's"}, length = {"length", o.v.extent(1), "v's"};
+    const named_shape tokens = head_axis == 2 ? batch + length : named_shape(batch);
+    const named_extent heads = {"number of heads", states, "v's"}, values = {"number of value channels", o.v.extent(head_axis + 1), "v's head size"};
+    const index features = Rule::features::features(o.k.extent(head_axis + 1));
+    const named_extent keys = {"number of key channels", features, "k's number of features"};
+    const auto rows = [&](index count, const char* of_what, const named_extent& size) {
+        return tokens + named_extent{"number of heads", count, of_what} + size;
+    };
+    check_shape(check, o.q, rows(queries, "q's", {"head size", o.k.extent(head_axis + 1), "k's"}));
+    check_shape(check, o.k, rows(key_heads, "k's", {"head size", o.k.extent(head_axis + 1), "k's"}));
+    check.require(states == 0 || (key_heads > 0 && states % key_heads == 0), "k has ", key_heads, " heads, which does not divide v's ", states);
+    const bool grouped = states > 0 && queries > 0 && queries % states == 0;
+    check.require(states == 0 ? queries == 0 : grouped || (queries > 0 && states % queries == 0), "q has ", queries,
+                  " heads, which is neither a multiple nor a divisor of v's ", states);
+    check_shape(check, o.out, rows(larger(queries, states), "the larger one of q's and v's", {"head size", values.extent, "v's"}));
+    for_each_input<Rule>(in, [&](const auto& operand, const char* name, axes what) {
+        const named_operand named(name, operand);
+        check_given(check, named);
+        check_shape(check, named,
+                    what == axes::heads               ? named_shape(heads)
+                    : what == axes::heads_keys        ? heads + keys
+                    : what == axes::tokens_heads      ? tokens + heads
+                                                      : tokens + heads + keys);
+    });
+    check_optional(check, o.state, items + heads + keys + values);
+    check_optional(check, o.initial_state, items + heads + keys + values);
+    check_optional(check, o.normalizer, items + heads + keys);
+    check.require(!normalize || Rule::update == update::additive, "normalize is for additive updates only");
+    check.require(normalize || !o.normalizer.given(), "normalizer is given, but normalize is false");
+    for (const named_operand& written : {o.out, o.state, o.normalizer, o.snapshots}) {
+        check_apart(check, written, o.q, o.k, o.v, o.initial_state);
+        for_each_input<Rule>(in, [&](const auto& operand, const char* name, axes) { check_apart(check, written, named_operand(name, operand)); });
+    }
+    check_apart(check, o.state, o.out);
+    check_apart(check, o.normalizer, o.out, o.state);
+    check_apart(check, o.snapshots, o.out, o.state, o.normalizer);
+    return {states == 0 ? 1 : states / key_heads, grouped ? queries / states : 1, grouped || states == 0 ? 1 : states / queries};
+}
+
+/// Of states [items, H, K, V].
+template <class Rule>
+named_shape state_shape(const named_extent& items, index size, index heads, index values)
+{
+    return items + named_extent{"number of heads", heads, "v's"} +
+           named_extent{"number of key channels", Rule::features::features(size), "k's number of features"} +
+           named_extent{"number of value channels", values, "v's head size"};
+}
+
+/// A call's element types.
+template <class Q, class K, class V, class Out>
+constexpr void check_linear_types()
+{
+    using T = std::remove_const_t<Q>;
+    static_assert(storage<T>, "seqmix: linear attention reads float, bf16 or f16");
+    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>, "seqmix: q, k and v have one type");
+    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of q, or float");
+}
+
+inline float scale_of(const std::optional<float>& asked, index size)
+{
+    return asked ? *asked : size > 0 ? 1.0f / std::sqrt(static_cast<float>(size)) : 1.0f;
+}
+
+} // namespace detail
+} // namespace linear
+SEQMIX_NAMESPACE_END
