@@ -2,6 +2,8 @@
 // Compiled once per instruction set, with -DSEQMIX_TEST_ARCH=<its name>.
 #include "attention.hpp"
 #include "causal_conv1d.hpp"
+#include "hgrn.hpp"
+#include "linear_attention.hpp"
 #include "selective_scan.hpp"
 #include "ssd.hpp"
 
@@ -24,8 +26,8 @@ constexpr operation operations[] = {
     {"selective_scan", selective_scan_metadata, run_selective_scan<arch::SEQMIX_TEST_ARCH>},
     {"ssd", ssd_metadata, run_ssd<arch::SEQMIX_TEST_ARCH>},
     {"causal_conv1d", causal_conv1d_metadata, run_causal_conv1d<arch::SEQMIX_TEST_ARCH>},
-    {"linear_attention", "rule gate normalize scale", nullptr},
-    {"hgrn", "", nullptr},
+    {"linear_attention", linear_attention_metadata, run_linear_attention<arch::SEQMIX_TEST_ARCH>},
+    {"hgrn", hgrn_metadata, run_hgrn<arch::SEQMIX_TEST_ARCH>},
     {"long_conv", "causal", nullptr},
     {"monarch", "", nullptr},
     {"quant_matmul", "format group n k scaling", nullptr},
