@@ -51,7 +51,7 @@ enum class predicts {
     on_its_own,
 };
 
-/// One line of the table: a way to compute the rows. To add one, write a function in run_arch.cpp and enter it there.
+/// One line of the table: a way to compute the rows. To add one, write a function and enter it in run_arch.cpp.
 struct method {
     const char* name;
     const char* numbers; ///< type of keys and values
@@ -60,11 +60,35 @@ struct method {
     sees reach;
     predicts answer;
     std::ptrdiff_t at_most; ///< bytes: what is slow is shown on the text's beginning; 0: no limit
+    int state_flops = 4;    ///< of each number of a state for one byte; 6 where it is asked before it is written
+};
+
+/// Sequences of pairs, each key written several times, and then asked for the value that it had last. See pairs.hpp.
+struct pairs {
+    std::ptrdiff_t sequences = 0;
+    std::ptrdiff_t writes = 0;              ///< of each sequence
+    std::ptrdiff_t keys = 0;                ///< of each sequence, asked once each
+    std::ptrdiff_t channels = 0;            ///< values are one-hot in so many channels
+    const std::uint64_t* written = nullptr; ///< [sequences][writes]: hashes of keys
+    const std::uint8_t* values = nullptr;   ///< [sequences][writes]: channels
+    const std::uint64_t* asked = nullptr;   ///< [sequences][keys]: hashes of keys
+    const std::uint8_t* answers = nullptr;  ///< [sequences][keys]: channels
+};
+
+enum class writes_by { adding, replacing };
+
+/// One line of the table of pairs.
+struct rule {
+    const char* name;
+    std::ptrdiff_t (*recalls)(const pairs&); ///< how many right answers
+    writes_by how;
 };
 
 struct methods {
     const method* list;
     std::ptrdiff_t count;
+    const rule* rules;
+    std::ptrdiff_t rule_count;
 };
 
 } // namespace recall

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// recall: predicts every next byte of a text from what came before, by attention, and by a state space beside it.
-// README.md explains.
+// recall: predicts every next byte of a text from what came before, by attention, and by states of fixed size beside
+// it. README.md explains.
 #include "methods.hpp"
+#include "pairs.hpp"
 #include "predict.hpp"
 #include "table.hpp"
 #include "text.hpp"
@@ -116,7 +117,8 @@ template <class Output>
 int run(const arguments& args, const recall::text& text, Output output)
 {
     const auto length = static_cast<std::ptrdiff_t>(text.bytes.size());
-    const std::vector<recall::plan> todo = plans(chosen_backends(args.backend), args, length);
+    const std::vector<recall::backend> backends = chosen_backends(args.backend);
+    const std::vector<recall::plan> todo = plans(backends, args, length);
     std::vector<recall::result> results;
     if (!args.csv) {
         const std::string name = std::filesystem::path(args.file).filename().string();
@@ -142,7 +144,12 @@ int run(const arguments& args, const recall::text& text, Output output)
         std::fprintf(report, "%s: every distribution sums to 1 within %.1g before it is normalised\n",
                      sums ? "checked" : "FAILED", worst_sum);
     }
-    return same && sums ? 0 : 1;
+    if (args.csv) { return same && sums ? 0 : 1; }
+
+    const bool more = recall::show_pairs(*backends.back().methods);
+    std::printf("\n%s: rules that replace recall more than rules that add, of however many keys\n",
+                more ? "checked" : "FAILED");
+    return same && sums && more ? 0 : 1;
 }
 
 } // namespace
@@ -151,7 +158,7 @@ int main(int argc, char** argv)
 {
     arguments args;
     CLI::App app{
-        "Predicts every next byte of a text from what came before, by attention or a state space, without training."};
+        "Predicts every next byte of a text from what came before, by attention or by states, without training."};
     app.add_option("FILE", args.file, "The text; default: the first volume of Northanger Abbey");
     app.add_option("--bytes", args.bytes, "Only the first N bytes; default: all with the window, 32768 without")
         ->type_name("N|all");

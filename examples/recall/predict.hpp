@@ -35,7 +35,7 @@ struct result {
     double seconds = 0;         ///< everything: embeddings, method, mixing
     recall::cost cost{};        ///< the method alone
     double flops = 0;     ///< useful ones: 2 (key size + different bytes) a head and pair of query and key; for a state
-                          ///< 4 key size · different bytes a head and byte, two to write and two to read
+                          ///< method::state_flops · key size · different bytes a head and byte
     double worst_sum = 0; ///< the largest |sum of a distribution - 1|
 
     double bits_per_byte(std::ptrdiff_t of_first) const
@@ -92,7 +92,7 @@ inline result predict(const text& t, const plan& how)
     all.done.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     all.done.flops =
         how.method->answer == predicts::on_its_own
-            ? 4.0 * static_cast<double>(key_size * t.distinct * p.heads * p.length)
+            ? static_cast<double>(how.method->state_flops * key_size * t.distinct * p.heads * p.length)
             : 2.0 * static_cast<double>((key_size + t.distinct) * p.heads) * pairs_seen(p.length, p.window);
     return std::move(all.done);
 }
