@@ -334,13 +334,13 @@ void check_token(const problem<Rule, T, Out>& p, const std::vector<double>& befo
 
                 std::vector<double> off(static_cast<std::size_t>(columns)); // of each output
                 for (index n = 0; n < columns; ++n) {
-                    double y = 0.0, y_sum = 0.0, o_sum = 0.0, qk = 0.0, qb = 0.0;
+                    double y_sum = 0.0, o_sum = 0.0, qk = 0.0, qb = 0.0;
                     for (index i = 0; i < K; ++i) {
                         const auto s = static_cast<std::size_t>(i);
                         const double d = Rule::gate == gate::none ? 1.0 : std::exp(g[s]),
                                      Sin = old[static_cast<std::size_t>(i * columns + n)];
                         const double x = Rule::update == update::dplr ? a[s] : d * k[s];
-                        y += x * Sin, y_sum += std::fabs(x * Sin);
+                        y_sum += std::fabs(x * Sin);
                         o_sum += std::fabs(scale * q[s] * (Rule::bonus ? 1.0 : d) * Sin);
                         qk += std::fabs(scale * q[s] * k[s] * (Rule::bonus ? bonus[s] : 1.0)),
                             qb += std::fabs(scale * q[s] * b[s]);
