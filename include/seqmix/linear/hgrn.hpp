@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <seqmix/core/executor.hpp>
 #include <seqmix/core/operands.hpp>
-#include <seqmix/core/state_ends.hpp>
+#include <seqmix/core/time_segments.hpp>
 #include <seqmix/linear/hgrn_walk.hpp>
 
 // The doors of gated recurrences without a key: linear::hgrn and mlgru, packed, and token by token.
@@ -37,71 +36,19 @@ void walk_elements(index items, index channels, const hgrn_options& opt, const S
     const index wanted = ctx.concurrency() <= 1 ? 1 : (2 * ctx.concurrency() + items - 1) / larger(items, 1);
     const index share = (channels + wanted - 1) / wanted, step = walk::channel_step;
     const index width = larger(1, (smaller(walk::most_channels, share) + step - 1) / step) * step;
-    const index blocks = (channels + width - 1) / width, tasks = items * blocks, segments = opt.time_segments;
+    const index blocks = (channels + width - 1) / width;
     arena measure;
     static_cast<void>(walk(measure, width));
-    const auto on_block = [&](index task, std::byte* memory, const auto& body) {
-        const index item = task / blocks, first = task % blocks * width;
-        const typename walk::sequence sequence = sequence_of(item);
-        if (sequence.tokens() == 0) { return; } // leaves its state as it is
-        arena carve(memory);
-        walk one(carve, width);
-        one.choose(sequence, first, smaller(width, channels - first));
-        body(one, sequence.tokens(), state_ends<1>{opt.initial_state[item], opt.state[item]});
-    };
-    if (segments <= 1) {
-        ctx.for_each(tasks, measure.used(), [&](index task, std::byte* memory) {
-            on_block(task, memory, [](walk& one, index tokens, const auto& ends) {
-                load_initial(one, ends);
-                one.run(0, tokens);
-                store_final(one, ends);
-            });
-        });
-        return;
-    }
-    // Cut along time: what every segment leaves if it begins with zeros (the first begins as it should, and is done with); from
-    // these, in order, what stands at the borders; then every other segment with outputs.
-    const index carried = walk::carried(width);
-    const std::size_t shared = static_cast<std::size_t>(tasks * segments * carried) * sizeof(float);
-    ctx.in_phases(tasks * segments, measure.used(), shared, [&](std::byte* memory, const auto& phase) {
-        const auto border = [&](index task, index segment) {
-            return reinterpret_cast<float*>(memory) + (task * segments + segment) * carried;
-        };
-        const auto copy = [&](const float* from, float* to) {
-            for (index i = 0; i < carried; ++i) { to[i] = from[i]; }
-        };
-        const auto begin = [&](index tokens, index segment) { return tokens / segments * segment + smaller(tokens % segments, segment); };
-        phase(tasks * segments, [&](index at, std::byte* own) {
-            const index task = at / segments, segment = at % segments;
-            on_block(task, own, [&](walk& one, index tokens, const auto& ends) {
-                if (segment == 0) {
-                    load_initial(one, ends);
-                    one.run(0, begin(tokens, 1));
-                } else {
-                    one.start_from_zero();
-                    one.run_states(begin(tokens, segment), begin(tokens, segment + 1));
-                }
-                copy(one.carry(), border(task, segment));
-            });
-        });
-        phase(tasks, [&](index task, std::byte* own) {
-            on_block(task, own, [&](walk& one, index, const auto&) {
-                for (index segment = 1; segment < segments; ++segment) {
-                    copy(border(task, segment), one.carry());
-                    one.add_decayed(border(task, segment - 1));
-                    copy(one.carry(), border(task, segment));
-                }
-            });
-        });
-        phase(tasks * (segments - 1), [&](index at, std::byte* own) {
-            const index task = at / (segments - 1), segment = at % (segments - 1) + 1;
-            on_block(task, own, [&](walk& one, index tokens, const auto& ends) {
-                copy(border(task, segment - 1), one.carry());
-                one.run(begin(tokens, segment), begin(tokens, segment + 1));
-                if (segment == segments - 1) { store_final(one, ends); }
-            });
-        });
-    });
+    run_in_segments(ctx, items * blocks, opt.time_segments, walk::carried(width), measure.used(),
+                    [&](index task, std::byte* memory, const auto& body) {
+                        const index item = task / blocks, first = task % blocks * width;
+                        const typename walk::sequence sequence = sequence_of(item);
+                        if (sequence.tokens() == 0) { return; } // leaves its state as it is
+                        arena carve(memory);
+                        walk one(carve, width);
+                        one.choose(sequence, first, smaller(width, channels - first));
+                        body(one, sequence.tokens(), state_ends<1>{opt.initial_state[item], opt.state[item]});
+                    });
 }
 
 /// An operand [B, L, D] as the door names it.

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <seqmix/core/executor.hpp>
-#include <seqmix/core/operands.hpp>
-#include <seqmix/core/state_ends.hpp>
+#include <seqmix/core/time_segments.hpp>
+#include <seqmix/ssm/operands.hpp>
 #include <seqmix/ssm/scan_channels.hpp>
 
 // The doors: ssm::selective_scan and selective_scan_packed.
@@ -21,71 +20,20 @@ void scan_items(index items, index channels, index groups, index states, bool ch
 {
     using scan = channel_scan<Arch, T, Delta, Out>;
     const index of_group = channels / groups;
-    const index wanted = ctx.concurrency() <= 1 ? 1 : (2 * ctx.concurrency() + items * groups - 1) / (items * groups);
-    const scan_blocking<Arch> sizes(channels_contiguous, of_group, states, wanted);
-    const index width = sizes.channels;
-    const index blocks_of_group = (of_group + width - 1) / width, blocks = groups * blocks_of_group;
-    const auto on_block = [&](index task, std::byte* memory, const auto& body) {
-        const index item = task / blocks, group = task % blocks / blocks_of_group, first = task % blocks_of_group * width;
-        arena carve(memory);
-        const scan_scratch<Arch> scratch(carve, sizes, states);
-        const scan_sequence<T, Delta, Out> sequence = sequence_of(item);
-        if (sequence.tokens() == 0) { return; } // leaves its state as it is
-        scan one(sequence, sizes, group * of_group + first, smaller(width, of_group - first), scratch);
-        body(one, sequence.tokens(), ends_of(item), scratch);
-    };
+    const scan_blocking<Arch> sizes(channels_contiguous, of_group, states, group_blocks::wanted(ctx.concurrency(), items, groups));
+    const group_blocks cut = {items, groups, of_group, sizes.channels};
     arena measure;
     static_cast<void>(scan_scratch<Arch>(measure, sizes, states));
-    if (segments <= 1) {
-        ctx.for_each(items * blocks, measure.used(), [&](index task, std::byte* memory) {
-            on_block(task, memory, [](scan& one, index tokens, const state_ends<2>& ends, const auto&) {
-                load_initial(one, ends);
-                one.run(0, tokens);
-                store_final(one, ends);
-            });
-        });
-        return;
-    }
-    // Cut along time: what every segment leaves if it begins with zeros (the first begins as it should, and is done with); from
-    // these, in order, what stands at the borders; then every other segment with outputs.
-    const index carried = scan_scratch<Arch>::carried(width, states), tasks = items * blocks;
-    const std::size_t shared = static_cast<std::size_t>(tasks * segments * carried) * sizeof(float);
-    ctx.in_phases(tasks * segments, measure.used(), shared, [&](std::byte* memory, const auto& phase) {
-        const auto border = [&](index task, index segment) {
-            return reinterpret_cast<float*>(memory) + (task * segments + segment) * carried;
-        };
-        const auto copy = [&](const float* from, float* to) {
-            for (index i = 0; i < carried; ++i) { to[i] = from[i]; }
-        };
-        const auto begin = [&](index tokens, index segment) { return tokens / segments * segment + smaller(tokens % segments, segment); };
-        phase(tasks * segments, [&](index at, std::byte* own) {
-            const index task = at / segments, segment = at % segments;
-            on_block(task, own, [&](scan& one, index tokens, const state_ends<2>& ends, const auto& scratch) {
-                segment == 0 ? load_initial(one, ends) : one.start_from_zero();
-                one.keep_time();
-                one.run(begin(tokens, segment), begin(tokens, segment + 1), segment == 0);
-                copy(scratch.h.data, border(task, segment));
-            });
-        });
-        phase(tasks, [&](index task, std::byte* own) {
-            on_block(task, own, [&](scan& one, index tokens, const state_ends<2>&, const auto& scratch) {
-                for (index segment = 1; segment < segments; ++segment) {
-                    const bool empty = begin(tokens, segment) == begin(tokens, segment + 1);
-                    copy(border(task, segment), scratch.h.data);
-                    if (!empty) { one.add_decayed(border(task, segment - 1)); }
-                    copy(empty ? border(task, segment - 1) : scratch.h.data, border(task, segment));
-                }
-            });
-        });
-        phase(tasks * (segments - 1), [&](index at, std::byte* own) {
-            const index task = at / (segments - 1), segment = at % (segments - 1) + 1;
-            on_block(task, own, [&](scan& one, index tokens, const state_ends<2>& ends, const auto& scratch) {
-                copy(border(task, segment - 1), scratch.h.data);
-                one.run(begin(tokens, segment), begin(tokens, segment + 1));
-                if (segment == segments - 1) { store_final(one, ends); }
-            });
-        });
-    });
+    run_in_segments(ctx, cut.pieces(), segments, scan_scratch<Arch>::carried(sizes.channels, states), measure.used(),
+                    [&](index task, std::byte* memory, const auto& body) {
+                        const auto [item, first, count] = cut[task];
+                        arena carve(memory);
+                        const scan_scratch<Arch> scratch(carve, sizes, states);
+                        const scan_sequence<T, Delta, Out> sequence = sequence_of(item);
+                        if (sequence.tokens() == 0) { return; } // leaves its state as it is
+                        scan one(sequence, sizes, first, count, scratch);
+                        body(one, sequence.tokens(), ends_of(item));
+                    });
 }
 
 /// A door's element types.
@@ -119,60 +67,20 @@ void check_scan(const checker& check, const view<const T, 3>& u, const view<cons
                 const view<const T, 4>& B, const view<const T, 4>& C, const view<Out, 3>& out, const scan_options<T>& opt,
                 index items)
 {
-    check_given(check, u, "u"), check_given(check, delta, "delta"), check_given(check, A, "A"), check_given(check, B, "B");
-    check_given(check, C, "C"), check_given(check, out, "out");
-    const index batch = u.extent(0), channels = u.extent(1), length = u.extent(2), states = A.extent(1), groups = B.extent(1);
-    const auto of_u = [&](const auto& operand, const char* name) {
-        check_extent(check, operand, name, 0, "batch", batch, "u's");
-        check_extent(check, operand, name, 1, "number of channels", channels, "u's");
-        check_extent(check, operand, name, 2, "length", length, "u's");
-    };
-    of_u(delta, "delta"), of_u(out, "out");
-    check_extent(check, A, "A", 0, "number of channels", channels, "u's");
-    const auto coefficients = [&](const auto& operand, const char* name) {
-        check_extent(check, operand, name, 0, "batch", batch, "u's");
-        check_extent(check, operand, name, 1, "number of groups", groups, "B's");
-        check_extent(check, operand, name, 2, "number of states", states, "A's");
-        check_extent(check, operand, name, 3, "length", length, "u's");
-    };
-    coefficients(B, "B"), coefficients(C, "C");
-    check.require(channels == 0 || (groups > 0 && channels % groups == 0), "B has ", groups, " groups, which does not divide u's ",
-                  channels, " channels");
-    if (opt.z) { of_u(opt.z, "z"); }
-    if (opt.D) { check_extent(check, opt.D, "D", 0, "length", channels, "u's number of channels"); }
-    if (opt.delta_bias) { check_extent(check, opt.delta_bias, "delta_bias", 0, "length", channels, "u's number of channels"); }
-    const auto states_of = [&](const auto& operand, const char* name, std::size_t first) {
-        check.require(operand.extent(first) == channels, name, "'s number of channels is ", operand.extent(first), ", but u's is ", channels);
-        check.require(operand.extent(first + 1) == states, name, "'s number of states is ", operand.extent(first + 1), ", but A's is ", states);
-    };
-    if (opt.state) {
-        check.equal(opt.state.extent(0), items, "state's batch", "the number of sequences");
-        states_of(opt.state, "state", 1);
-    }
-    if (opt.initial_state) {
-        check.equal(opt.initial_state.extent(0), items, "initial_state's batch", "the number of sequences");
-        states_of(opt.initial_state, "initial_state", 1);
-    }
+    const named_operand state("state", opt.state), initial_state("initial_state", opt.initial_state), snapshots("snapshots", opt.snapshots);
+    const scan_operands o = {{"u", u}, {"delta", delta}, {"A", A},         {"B", B}, {"C", C}, {"out", out},
+                             {"z", opt.z}, {"D", opt.D}, {"delta_bias", opt.delta_bias}, state, initial_state};
+    check_scan_operands(check, o, {"batch", items, "the number of sequences"});
     check.require(opt.snapshot_interval >= 1, "snapshot_interval is ", opt.snapshot_interval, ", but must be at least ", 1);
     check.require(opt.time_segments >= 1 && opt.time_segments <= 4096, "time_segments is ", opt.time_segments, ", but must be from 1 to ", 4096);
     if (opt.snapshots) {
-        check.equal(opt.snapshots.extent(0), batch, "snapshots' batch", "u's");
-        check.equal(opt.snapshots.extent(1), length / opt.snapshot_interval, "snapshots' number", "length / snapshot_interval");
-        states_of(opt.snapshots, "snapshots", 2);
+        check.equal(opt.snapshots.extent(0), u.extent(0), "snapshots' batch", "u's");
+        check.equal(opt.snapshots.extent(1), u.extent(2) / opt.snapshot_interval, "snapshots' number", "length / snapshot_interval");
+        check.equal(opt.snapshots.extent(2), u.extent(1), "snapshots's number of channels", "u's");
+        check.equal(opt.snapshots.extent(3), A.extent(1), "snapshots's number of states", "A's");
     }
     check_decay(check, A, opt.decay);
-    const auto apart = [&](const auto& written, const char* writer) {
-        const byte_range reached = reach(written);
-        check_apart(check, reached, writer, u, "u"), check_apart(check, reached, writer, delta, "delta");
-        check_apart(check, reached, writer, A, "A"), check_apart(check, reached, writer, B, "B");
-        check_apart(check, reached, writer, C, "C"), check_apart(check, reached, writer, opt.z, "z");
-        check_apart(check, reached, writer, opt.D, "D"), check_apart(check, reached, writer, opt.delta_bias, "delta_bias");
-        check_apart(check, reached, writer, opt.initial_state, "initial_state");
-    };
-    apart(out, "out"), apart(opt.state, "state"), apart(opt.snapshots, "snapshots");
-    check_apart(check, reach(opt.state), "state", out, "out");
-    check_apart(check, reach(opt.snapshots), "snapshots", out, "out");
-    check_apart(check, reach(opt.snapshots), "snapshots", opt.state, "state");
+    check_apart(check, snapshots, o.u, o.delta, o.A, o.B, o.C, o.z, o.D, o.delta_bias, initial_state, o.out, state);
 }
 
 /// A sequence of one time axis as the kernel wants it, with that axis' direction done.
