@@ -138,18 +138,6 @@ SEQMIX_INLINE void for_column_blocks(index at, index columns, const Body& body)
 
 } // namespace detail
 
-/// How wide a panel of a state serves a sequence best, in columns: one sweep, and all of its `keys` rows in L1 from token
-/// to token.
-template <class Arch>
-constexpr index recurrent_columns(index keys)
-{
-    index vectors = detail::sweep_vectors<Arch>;
-    while (vectors > 2 && keys * vectors * simd::lanes<Arch> * static_cast<index>(sizeof(float)) > tile::level1_bytes) {
-        vectors /= 2;
-    }
-    return vectors * simd::lanes<Arch>;
-}
-
 /// A token of one head, by `Rule`. prepare() takes it in, in O(K) for each query; apply() then sends any number of blocks
 /// of the head's value channels through it.
 ///
