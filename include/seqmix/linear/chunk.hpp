@@ -60,19 +60,19 @@ public:
 
     void start_from_zero()
     {
-        for (index i = 0; i < heads_ * n_.state(); ++i) { at_.state[i] = 0.0f; }
+        n_.state().clear(at_.state, heads_);
         for (index i = 0; i < heads_ * n_.padded_keys(); ++i) { at_.normalizer[i] = 0.0f; }
     }
     /// [H, K, V]
     template <class State>
     void load_state(const view<State, 3>& from)
     {
-        for_state_panels(from, [](const auto& block, float* panel) { load_block<Arch>(block, tile::lane_groups{panel, width, lanes}); });
+        n_.state().load(own(from), at_.state);
     }
     template <class State>
     void store_state(const view<State, 3>& to) const
     {
-        for_state_panels(to, [](const auto& block, float* panel) { store_block<Arch>(tile::lane_groups{panel, width, lanes}, block); });
+        n_.state().store(at_.state, own(to));
     }
     /// [H, K]
     void load_normalizer(const view<float, 2>& from) { load_block<Arch>(normalizers<const float>(from), normalizer_rows()); }
@@ -108,21 +108,16 @@ private:
     struct span {
         index first, tokens;
     };
-    float* state_of(index head, index panel) const { return at_.state + head * n_.state() + panel * n_.state_panel(); }
+    float* state_of(index head, index panel) const { return n_.state().at(at_.state, head, panel); }
     float* values_of(index panel) const { return at_.values + panel * writers * n_.chunk * width; }
     float* outputs_of(index query, index panel) const { return at_.outputs + (query * n_.panels() + panel) * n_.chunk * width; }
     float* queries_of(const matrix& of, index query) const { return of.row(query * n_.chunk); }
 
-    template <class State, class Body>
-    void for_state_panels(const view<State, 3>& state, const Body& body) const
+    /// States of these heads.
+    template <class State>
+    view<State, 3> own(const view<State, 3>& all) const
     {
-        for (index h = 0; h < heads_; ++h) {
-            for (index p = 0; p < n_.panels(); ++p) {
-                const view<State, 2> one = state[first_head_ + h];
-                body(tile::block<State>{one.data() + p * width * one.stride(1), one.stride(0), one.stride(1), n_.keys, n_.live(p)},
-                     state_of(h, p));
-            }
-        }
+        return all.slice(0, first_head_, first_head_ + heads_);
     }
     template <class Number>
     tile::block<Number> normalizers(const view<float, 2>& of) const

@@ -5,6 +5,7 @@
 #include <seqmix/linear/recurrent.hpp>
 #include <seqmix/tile/chunk_solve.hpp>
 #include <seqmix/tile/operand_tiles.hpp>
+#include <seqmix/tile/state_panels.hpp>
 
 // Sizes and memory of the chunkwise form.
 
@@ -25,12 +26,11 @@ struct chunk_sizes {
     index queries; ///< that read one state
 
     index padded_keys() const { return whole(keys, lanes); }
-    index panels() const { return (values + width - 1) / width; }
+    tile::state_panels<Arch> state() const { return {keys, values}; }
+    index panels() const { return state().panels(); }
     /// Value channels of panel p, and the registers' columns that hold them.
-    index live(index p) const { return smaller(width, values - p * width); }
+    index live(index p) const { return state().live(p); }
     index columns(index p) const { return whole(live(p), lanes); }
-    index state_panel() const { return whole(keys, tile_rows) * width; }
-    index state() const { return panels() * state_panel(); }
 };
 
 /// Decays of tokens or of their key channels.
@@ -84,7 +84,7 @@ struct chunk_scratch {
         written = s.take<float>(panel), weighted = s.take<float>(on_rows ? 0 : panel);
         outputs = s.take<float>(n.queries * n.panels() * panel);
         beta = s.take<float>(factors), factor = s.take<float>(larger(factors, n.queries)), bonus = s.take<float>(row), sums = s.take<float>(n.queries * n.chunk);
-        state = s.take<float>(heads * n.state()), normalizer = s.take<float>(heads * row);
+        state = s.take<float>(heads * n.state().floats()), normalizer = s.take<float>(heads * row);
         query_words = asking_words = weight_words = key_words = value_words = weighted_words = state_words = nullptr;
         if constexpr (!tile::operand_tiles<Arch, Element>::as_it_is) {
             const auto pairs = [](index rows) { return (rows + 1) / 2; };

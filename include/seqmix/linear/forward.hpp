@@ -33,7 +33,7 @@ void linear_items(index items, index longest, index heads, index size, index val
     const chunk_sizes<Arch> sizes = {larger(1, smaller(asked, longest)), size, keys, values, shared.queries};
     // As many heads as have their states in L2 together go through a chunk before the next one: what they read of a token lies
     // together. No more than leave work for everybody.
-    const index bytes = sizes.state() * static_cast<index>(sizeof(float));
+    const index bytes = sizes.state().floats() * static_cast<index>(sizeof(float));
     const index wanted = ctx.concurrency() <= 1 ? 1 : (2 * ctx.concurrency() + items - 1) / items;
     const index block = larger(1, smaller(tile::level2_bytes / larger(1, bytes), (heads + wanted - 1) / wanted));
     const index blocks = (heads + block - 1) / block;

@@ -38,7 +38,7 @@ void ssd_items(index items, index longest, index heads, index groups, index chan
     const index asked = opt.chunk > 0 ? opt.chunk : chunk_length<Arch>(of_group, channels, states);
     const ssd_sizes<Arch> sizes = {larger(1, smaller(asked, longest)), states, channels};
     // As many heads as have their states in L2 together share the products of B and C; no more than leave work for everybody.
-    const index bytes = sizes.state() * static_cast<index>(sizeof(float));
+    const index bytes = sizes.state().floats() * static_cast<index>(sizeof(float));
     const index wanted = group_blocks::wanted(ctx.concurrency(), items, groups);
     const index block = larger(1, smaller(tile::level2_bytes / larger(1, bytes), (of_group + wanted - 1) / wanted));
     const group_blocks cut = {items, groups, of_group, block};

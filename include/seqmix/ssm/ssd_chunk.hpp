@@ -4,10 +4,10 @@
 #include <seqmix/core/workspace.hpp>
 #include <seqmix/simd/math.hpp>
 #include <seqmix/ssm/options.hpp>
-#include <seqmix/tile/chunk_products.hpp>
 #include <seqmix/tile/decay.hpp>
 #include <seqmix/tile/map.hpp>
 #include <seqmix/tile/operand_tiles.hpp>
+#include <seqmix/tile/state_panels.hpp>
 
 // State-space duality, a chunk of tokens at a time, for the heads of a group that share B and C. Inside a chunk the sum over
 // time is a masked matrix product, as attention is; from chunk to chunk a state is carried. (Dao & Gu 2024, section 6.)
@@ -38,13 +38,13 @@ struct ssd_sizes {
     index chunk, states, channels;
     index padded_chunk() const { return whole(chunk, lanes); }
     index padded_states() const { return whole(states, lanes); }
-    index panels() const { return (channels + width - 1) / width; }
-    /// Floats of one panel of x or y, and of one panel of the state.
-    index panel() const { return chunk * width; }
-    index state_panel() const { return whole(states, tile::small_blocking<Arch>::rows) * width; }
-    index state() const { return panels() * state_panel(); }
+    /// The state of a head, N x P.
+    tile::state_panels<Arch> state() const { return {states, channels}; }
+    index panels() const { return state().panels(); }
     /// Channels of panel p.
-    index columns(index p) const { return smaller(width, channels - p * width); }
+    index columns(index p) const { return state().live(p); }
+    /// Floats of one panel of x or y.
+    index panel() const { return chunk * width; }
 };
 
 template <class Arch, class Element>
@@ -74,7 +74,7 @@ struct ssd_scratch {
         dt = a.take<float>(heads * padded);
         decays = tile::cumulated_decays<Arch>::take(a, tokens);
         for (float** t : {&from_start, &to_end}) { *t = a.take<float>(decays.padded(tokens)); }
-        state = a.take<float>(heads * s.state());
+        state = a.take<float>(heads * s.state().floats());
         const auto pairs = [](index n) { return tile::operand_tiles<Arch, Element>::as_it_is ? 0 : (n + 1) / 2; };
         B_words = a.take<word>(pairs(tokens) * states), C_words = a.take<word>(tokens * pairs(states));
         turned_B_words = a.take<word>(pairs(s.states) * padded), weights_words = a.take<word>(tokens * pairs(padded));
@@ -103,20 +103,17 @@ public:
     {
     }
 
-    void start_from_zero()
-    {
-        for (index i = 0; i < heads_ * n_.state(); ++i) { at_.state[i] = 0.0f; }
-    }
+    void start_from_zero() { n_.state().clear(at_.state, heads_); }
     /// [H, P, N]
     template <class State>
     void load_state(const view<State, 3>& from)
     {
-        for_state_panels(from, [](const auto& block, float* panel) { load_block<Arch>(block, tile::lane_groups{panel, width, lanes}); });
+        n_.state().load(own(from), at_.state);
     }
     template <class State>
     void store_state(const view<State, 3>& to) const
     {
-        for_state_panels(to, [](const auto& block, float* panel) { store_block<Arch>(tile::lane_groups{panel, width, lanes}, block); });
+        n_.state().store(at_.state, own(to));
     }
 
     /// All tokens, in chunks from the first one on.
@@ -145,17 +142,12 @@ private:
         index first, tokens;
     };
     float* steps_of(index head) const { return at_.dt + head * n_.padded_chunk(); }
-    float* state_of(index head, index panel) const { return at_.state + (head * n_.panels() + panel) * n_.state_panel(); }
-    template <class State, class Body>
-    void for_state_panels(const view<State, 3>& state, const Body& body) const
+    float* state_of(index head, index panel) const { return n_.state().at(at_.state, head, panel); }
+    /// States of these heads, [heads, N, P].
+    template <class State>
+    view<State, 3> own(const view<State, 3>& all) const
     {
-        for (index h = 0; h < heads_; ++h) {
-            for (index p = 0; p < n_.panels(); ++p) {
-                const view<State, 2> one = state[first_head_ + h];
-                body(tile::block<State>{one.data() + p * width * one.stride(0), one.stride(1), one.stride(0), n_.states, n_.columns(p)},
-                     state_of(h, p));
-            }
-        }
+        return all.slice(0, first_head_, first_head_ + heads_).transposed(1, 2);
     }
 
     /// Panel p of tokens [t, t + tokens) of a head of x, z or out.
