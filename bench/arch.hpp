@@ -15,6 +15,17 @@ call call_of(State* state)
     return {state, [](void* s) { static_cast<State*>(s)->run(); }, [](void* s) { delete static_cast<State*>(s); }};
 }
 
+/// The workers of seqmix::parallel_for: the bench's own threads.
+struct threads {
+    template <class Body>
+    void operator()(int count, const Body& body) const
+    {
+        Body copy = body;
+        spread(
+            count, [](void* b, int worker) { (*static_cast<Body*>(b))(worker); }, &copy);
+    }
+};
+
 /// The table of a family: one row per case.
 template <int Count>
 struct table {

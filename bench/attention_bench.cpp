@@ -14,16 +14,6 @@ namespace {
 using set = seqmix::arch::SEQMIX_BENCH_ARCH;
 using seqmix::index;
 
-struct threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        Body copy = body;
-        spread(
-            count, [](void* b, int worker) { (*static_cast<Body*>(b))(worker); }, &copy);
-    }
-};
-
 template <class T>
 class forward_call {
 public:

@@ -18,16 +18,6 @@ using set = seqmix::arch::SEQMIX_BENCH_ARCH;
 using seqmix::index;
 namespace linear = seqmix::linear;
 
-struct threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        Body copy = body;
-        spread(
-            count, [](void* b, int worker) { (*static_cast<Body*>(b))(worker); }, &copy);
-    }
-};
-
 template <class T>
 class sequence_call {
 public:

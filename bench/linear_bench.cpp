@@ -17,16 +17,6 @@ using set = seqmix::arch::SEQMIX_BENCH_ARCH;
 using seqmix::index;
 namespace linear = seqmix::linear;
 
-struct threads {
-    template <class Body>
-    void operator()(int count, const Body& body) const
-    {
-        Body copy = body;
-        spread(
-            count, [](void* b, int worker) { (*static_cast<Body*>(b))(worker); }, &copy);
-    }
-};
-
 /// What the rule takes, of tokens [tokens..., H]: [B, L] of them, or [B].
 template <class Rule, class T, std::size_t Axes, class... Tokens>
 auto inputs_of(const linear_problem& p, const linear_inputs<T>& from, Tokens... tokens)
