@@ -4,10 +4,10 @@
 #include "support/arch.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
-#include "support/count_allocations.hpp"
 #include "support/laid_out.hpp"
 #include "support/on_threads.hpp"
 #include "support/random.hpp"
+#include "support/scratch.hpp"
 #include "support/tolerances.hpp"
 
 #include <seqmix/linear/hgrn.hpp>
@@ -560,34 +560,14 @@ TEST_CASE("hgrn: scratch is the caller's, is reused, and does not grow with the 
         for (index segments : {1, 3}) {
             const hgrn_case c{.kind = cell::gated, .batch = 2, .channels = 4 * lanes + 3, .length = 70, .segments = segments, .stands = stands};
             const hgrn_problem<float> p(c);
-            hgrn_result<float> want(p), got(p), again(p), on_mine(p), unwritten(p);
-            const hgrn_result<float> as_made(p);
-            run(p, want);
             sm::context<> ctx;
-            long before = allocations;
-            run(p, got, ctx);
-            CHECK(allocations - before == 1);
-            before = allocations;
-            run(p, again, ctx);
-            CHECK(allocations == before);
-            CHECK((got == want && again == want));
-            const std::size_t bytes = ctx.scratch().size();
-            guarded<unsigned char> memory(static_cast<index>(bytes)); // ones: NaN where scratch is read before it is written
-            sm::context<> exact{sm::serial{}, sm::workspace(memory.data(), bytes)};
-            before = allocations;
-            run(p, on_mine, exact);
-            CHECK(allocations == before);
-            CHECK(on_mine == want);
-            CHECK(memory.intact());
-            sm::context<> short_of_one{sm::serial{}, sm::workspace(memory.data(), bytes - 1)};
-            CHECK_THROWS_AS(run(p, unwritten, short_of_one), std::invalid_argument);
-            CHECK(unwritten == as_made);
+            check_scratch([&] { return hgrn_result<float>(p); }, [&](auto& r, const sm::context_ref& on) { run(p, r, on); }, ctx);
 
             hgrn_case longer = c;
             longer.length = 700;
             const hgrn_problem<float> q(longer);
             hgrn_result<float> r(q);
-            before = allocations;
+            const long before = allocations;
             run(q, r, ctx);
             CHECK(allocations == before);
         }

@@ -2,7 +2,7 @@
 // Narrow types; what must be equal to what, bit for bit: threads, cuts of time, packed sequences, layouts, snapshots, states that are
 // given in one way or another; memory; and what NaN reaches.
 #include "linear_doors.hpp"
-#include "support/count_allocations.hpp"
+#include "support/scratch.hpp"
 
 #include <functional>
 #include <stdexcept>
@@ -317,33 +317,13 @@ TEST_CASE("linear: scratch is the caller's, is reused, and does not grow with th
         for (form how : both_forms) {
             linear_case c = passing(r).as(how, 24);
             const auto p = problem_of<float>(c);
-            linear_result<float> want(p), got(p), again(p), on_mine(p), unwritten(p);
-            const linear_result<float> as_made(p);
-            run(p, want);
             INFO(c);
             sm::context<> ctx;
-            long before = allocations;
-            run(p, got, ctx);
-            CHECK(allocations - before == 1);
-            before = allocations;
-            run(p, again, ctx);
-            CHECK(allocations == before);
-            CHECK((got == want && again == want));
-            const std::size_t bytes = ctx.scratch().size();
-            guarded<unsigned char> memory(static_cast<index>(bytes)); // ones: NaN where scratch is read before it is written
-            sm::context<> exact{sm::serial{}, sm::workspace(memory.data(), bytes)};
-            before = allocations;
-            run(p, on_mine, exact);
-            CHECK(allocations == before);
-            CHECK(on_mine == want);
-            CHECK(memory.intact());
-            sm::context<> short_of_one{sm::serial{}, sm::workspace(memory.data(), bytes - 1)};
-            CHECK_THROWS_AS(run(p, unwritten, short_of_one), std::invalid_argument);
-            CHECK(unwritten == as_made);
+            check_scratch([&] { return linear_result<float>(p); }, [&](auto& result, const sm::context_ref& on) { run(p, result, on); }, ctx);
             c.length = 300;
             const auto longer = problem_of<float>(c);
             linear_result<float> result(longer);
-            before = allocations;
+            const long before = allocations;
             run(longer, result, ctx);
             CHECK(allocations == before);
         }

@@ -4,9 +4,11 @@
 #include "support/arch.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
-#include "support/count_allocations.hpp"
 #include "support/guarded.hpp"
+#include "support/laid_out.hpp"
+#include "support/on_threads.hpp"
 #include "support/random.hpp"
+#include "support/scratch.hpp"
 
 #include <seqmix/linear/reference.hpp>
 #include <seqmix/linear/step.hpp>
@@ -16,7 +18,6 @@
 #include <numeric>
 #include <sstream>
 #include <stdexcept>
-#include <thread>
 
 namespace linear_step_test {
 
@@ -35,17 +36,7 @@ namespace {
 enum class lie { dense, swapped, turned, spaced, reversed, shifted };
 inline constexpr lie all_lies[] = {lie::dense, lie::swapped, lie::turned, lie::spaced, lie::reversed, lie::shifted};
 
-template <class T, std::size_t Rank, class Body, class... At>
-void for_each(const sm::view<T, Rank>& v, const Body& body, At... at)
-{
-    for (index i = 0; i < v.extent(0); ++i) {
-        if constexpr (Rank == 1) {
-            body(v(i), at..., i);
-        } else {
-            for_each(v[i], body, at..., i);
-        }
-    }
-}
+using test_support::for_each;
 
 /// Numbers in guarded memory, NaN to begin with. Swapped: the last axis but one is contiguous; turned: the first one is.
 template <class T, std::size_t Rank>
@@ -206,7 +197,7 @@ struct problem {
         linear::step<Rule, test_arch>(q, k, v, in, out, o, ctx);
     }
 
-    bool equals(const problem& other) const
+    bool operator==(const problem& other) const
     {
         return same_bits(out(), other.out()) && same_bits(state(), other.state()) && same_bits(narrow(), other.narrow()) &&
                same_bits(z(), other.z());
@@ -428,15 +419,6 @@ void for_each_rule(const Body& body)
     body(linear::gated_delta{}), body(linear::kda{}), body(linear::rwkv6{}), body(linear::rwkv7{});
 }
 
-struct on_threads {
-    void operator()(int count, const sm::job& body) const
-    {
-        std::vector<std::thread> threads;
-        for (int i = 0; i < count; ++i) { threads.emplace_back([&body, i] { body(i); }); }
-        for (std::thread& t : threads) { t.join(); }
-    }
-};
-
 } // namespace
 
 TEST_CASE("linear step: every rule, every size")
@@ -520,7 +502,7 @@ TEST_CASE("linear step: decays at their extremes")
     problem<linear::gla, float> gone({.size = 9, .values = lanes + 3}), anew({.size = 9, .values = lanes + 3});
     gone.g.fill([&] { return never; }), anew.state.fill([] { return 0.0f; });
     gone.run(), anew.run();
-    CHECK(gone.equals(anew));
+    CHECK(gone == anew);
 }
 
 TEST_CASE("linear step: feature maps and the normaliser")
@@ -645,10 +627,10 @@ TEST_CASE("linear step: the same bits for every number of threads and every batc
         alone.run();
         for (int workers : {1, 2, 3, 5}) {
             problem<Rule, float> shared(c);
-            sm::context ctx{sm::parallel_for{workers, on_threads{}}};
+            sm::context ctx{sm::parallel_for{workers, test_support::on_threads{}}};
             shared.run(ctx);
             INFO(workers << " workers");
-            CHECK(shared.equals(alone));
+            CHECK(shared == alone);
         }
         problem<Rule, float> singly(c);
         for (index b = 0; b < c.batch; ++b) {
@@ -661,7 +643,7 @@ TEST_CASE("linear step: the same bits for every number of threads and every batc
             o.state = one(singly.state());
             singly.door(one(singly.q()), one(singly.k()), one(singly.v()), in, one(singly.out()), o, {});
         }
-        CHECK(singly.equals(alone));
+        CHECK(singly == alone);
     });
 }
 
@@ -762,25 +744,8 @@ TEST_CASE("linear step: scratch is the caller's, exactly, and nothing else is al
         for (lie stands : {lie::dense, lie::swapped}) {
             const step_case c{.query_heads = 6, .size = 17, .values = lanes + 3, .stands = stands,
                               .normalize = Rule::update == update::additive};
-            problem<Rule, float> want(c), got(c), on_mine(c), unwritten(c);
-            const problem<Rule, float> as_made(c);
-            want.run();
             sm::context<> ctx;
-            long before = allocations;
-            got.run(ctx);
-            CHECK(allocations - before == 1);
-            const std::size_t bytes = ctx.scratch().size();
-            // Ones: NaN where scratch is read before it is written.
-            guarded<unsigned char> memory(static_cast<index>(bytes));
-            sm::context<> exact{sm::serial{}, sm::workspace(memory.data(), bytes)};
-            before = allocations;
-            on_mine.run(exact);
-            CHECK(allocations == before);
-            CHECK(on_mine.equals(want));
-            CHECK(memory.intact());
-            sm::context<> short_of_one{sm::serial{}, sm::workspace(memory.data(), bytes - 1)};
-            CHECK_THROWS_AS(unwritten.run(short_of_one), std::invalid_argument);
-            CHECK(unwritten.equals(as_made));
+            test_support::check_scratch([&] { return problem<Rule, float>(c); }, [](auto& p, const sm::context_ref& on) { p.run(on); }, ctx);
         }
     });
 }
@@ -808,7 +773,7 @@ TEST_CASE("linear step: what does not fit is refused, with both numbers, and not
             INFO("got:  " << message);
             INFO("want: " << text);
             CHECK(message == "linear::step: " + std::string(text));
-            CHECK(p.equals(as_made));
+            CHECK(p == as_made);
         };
         const linear::gla gla;
 #define SPOIL [&]([[maybe_unused]] auto& p, [[maybe_unused]] auto& q, [[maybe_unused]] auto& k, [[maybe_unused]] auto& v, \

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Memory, and what NaN and infinities reach.
 #include "scan_case.hpp"
-#include "support/count_allocations.hpp"
-#include "support/refusals.hpp"
+#include "support/scratch.hpp"
 
 #include <bit>
 #include <cstdlib>
@@ -48,47 +47,8 @@ TEST_CASE("scan: scratch is the caller's, and is reused")
             for_all_types([&](auto type) {
                 using T = decltype(type);
                 const scan_problem<T> p(c);
-                scan_result<T> want(p), got(p), again(p), alone(p);
-                run(p, want);
-
                 sm::context<> ctx;
-                long before = allocations;
-                run(p, got, ctx);
-                CHECK(allocations - before == 1);
-                CHECK(got == want);
-                before = allocations;
-                run(p, again, ctx);
-                CHECK(allocations == before);
-                CHECK(again == want);
-                before = allocations;
-                run(p, alone, {});
-                CHECK(allocations - before == 1);
-
-                const std::size_t bytes = ctx.scratch().size();
-                guarded<unsigned char> memory(
-                    static_cast<index>(bytes)); // ones: NaN where scratch is read before it is written
-                sm::context<> exact{sm::serial{}, sm::workspace(memory.data(), bytes)};
-                scan_result<T> on_mine(p);
-                before = allocations;
-                run(p, on_mine, exact);
-                CHECK(allocations == before);
-                CHECK(on_mine == want);
-                CHECK(memory.intact());
-
-                guarded<unsigned char> odd(static_cast<index>(bytes + sm::scratch_alignment - 1),
-                                           1); // where alignment costs most
-                sm::context<> misaligned{sm::serial{}, sm::workspace(odd.data(), bytes + sm::scratch_alignment - 1)};
-                scan_result<T> on_odd(p);
-                run(p, on_odd, misaligned);
-                CHECK(on_odd == want);
-                CHECK(odd.intact());
-
-                scan_result<T> unwritten(p);
-                const scan_result<T> as_made(p);
-                sm::context<> short_of_one{sm::serial{}, sm::workspace(memory.data(), bytes - 1)};
-                const std::string message = message_of([&] { run(p, unwritten, short_of_one); });
-                check_message("scratch", message, {std::to_string(bytes).c_str(), std::to_string(bytes - 1).c_str()});
-                CHECK(unwritten == as_made);
+                check_scratch([&] { return scan_result<T>(p); }, [&](auto& r, const sm::context_ref& on) { run(p, r, on); }, ctx);
             });
         }
     }

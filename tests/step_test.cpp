@@ -3,7 +3,7 @@
 // Problems, and the bounds that are judged by, are those of the whole sequences' tests.
 #include "scan_case.hpp"
 #include "ssd_case.hpp"
-#include "support/count_allocations.hpp"
+#include "support/scratch.hpp"
 
 #include <seqmix/ssm/selective_scan.hpp>
 #include <seqmix/ssm/ssd.hpp>
@@ -479,25 +479,8 @@ TEST_CASE("step: scratch is the caller's, exactly, and nothing else is allocated
     const scan_problem<float> p(one_token(3, lanes + 3, 33));
     const ssd_problem<bf16> q(one_token_of_heads(3, 2, lanes + 3, 33));
     const auto check = [](const auto& problem, auto&& result_of) {
-        auto want = result_of(), got = result_of(), unwritten = result_of();
-        const auto as_made = result_of();
-        run_steps(problem, want);
         sm::context<> ctx;
-        long before = allocations;
-        run_steps(problem, got, ctx);
-        CHECK(allocations - before == 1);
-        const std::size_t bytes = ctx.scratch().size();
-        guarded<unsigned char> memory(static_cast<index>(bytes)); // ones: NaN where scratch is read before it is written
-        auto on_mine = result_of();
-        sm::context<> exact{sm::serial{}, sm::workspace(memory.data(), bytes)};
-        before = allocations;
-        run_steps(problem, on_mine, exact);
-        CHECK(allocations == before);
-        CHECK(on_mine == want);
-        CHECK(memory.intact());
-        sm::context<> short_of_one{sm::serial{}, sm::workspace(memory.data(), bytes - 1)};
-        CHECK_THROWS_AS(run_steps(problem, unwritten, short_of_one), std::invalid_argument);
-        CHECK(unwritten == as_made);
+        check_scratch(result_of, [&](auto& r, const sm::context_ref& on) { run_steps(problem, r, on); }, ctx);
     };
     check(p, [&] { return scan_result<float>(p); });
     check(q, [&] { return ssd_result<bf16>(q); });
