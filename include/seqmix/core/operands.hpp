@@ -65,7 +65,7 @@ private:
     const char* name_;
     bool given_;
     std::size_t rank_;
-    index extents_[most_axes]; ///< rank of them
+    index extents_[most_axes] = {}; ///< rank of them
     byte_range reach_;
 };
 
