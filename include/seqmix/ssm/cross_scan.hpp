@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <seqmix/core/scan_order.hpp>
 #include <seqmix/ssm/selective_scan.hpp>
 
 #include <initializer_list>
@@ -11,13 +12,7 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace ssm {
 
-/// How an image [H, W] is walked.
-enum class scan_order {
-    rows,             ///< row after row, each from the left
-    rows_reversed,    ///< the same from the last pixel to the first
-    columns,          ///< column after column, each from the top
-    columns_reversed, ///< the same from the last pixel to the first
-};
+using seqmix::scan_order;
 
 /// One direction: its own parameters, laid out as the image is (not in the order of the walk). T is the type of u.
 template <class T>
@@ -37,21 +32,6 @@ struct cross_scan_options {
     bool softplus = false; ///< delta = log(1 + e^delta)
     ssm::decay decay = ssm::decay::any;
 };
-
-namespace detail {
-
-/// The two axes of an image as outer and inner time of a walk.
-template <class T, std::size_t Rank>
-view<T, Rank> walked(const view<T, Rank>& image, scan_order order)
-{
-    constexpr std::size_t height = Rank - 2, width = Rank - 1;
-    view<T, Rank> v = image;
-    if (order == scan_order::rows_reversed || order == scan_order::columns_reversed) { v = v.reversed(height).reversed(width); }
-    if (order == scan_order::columns || order == scan_order::columns_reversed) { v = v.transposed(height, width); }
-    return v;
-}
-
-} // namespace detail
 
 /// out = Σ over routes of the selective scan of u along each, times silu(z) if given. u, out [B, D, H, W]; every route brings its
 /// own delta, A, B, C, D and bias. Types, strides, errors and error bounds as in selective_scan; the sum is taken in the order of
@@ -123,13 +103,13 @@ void cross_scan(const view<U, 4>& u, std::initializer_list<scan_route<std::remov
         for (const scan_route<T>& route : routes) {
             const bool last_route = &route + 1 == routes.end();
             const sequence walk = {
-                .u = detail::walked(inputs[item], route.order),
-                .delta = detail::walked(route.delta[item], route.order),
+                .u = walked(inputs[item], route.order, 1),
+                .delta = walked(route.delta[item], route.order, 1),
                 .A = route.A,
-                .B = detail::walked(route.B[item], route.order),
-                .C = detail::walked(route.C[item], route.order),
-                .z = opt.z && last_route ? detail::walked(opt.z[item], route.order) : view<const T, 3>{},
-                .out = detail::walked(out[item], route.order),
+                .B = walked(route.B[item], route.order, 2),
+                .C = walked(route.C[item], route.order, 2),
+                .z = opt.z && last_route ? walked(opt.z[item], route.order, 1) : view<const T, 3>{},
+                .out = walked(out[item], route.order, 1),
                 .D = route.D,
                 .delta_bias = route.delta_bias,
                 .softplus = opt.softplus,
