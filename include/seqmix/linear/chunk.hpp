@@ -18,18 +18,21 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace linear {
 
-/// One sequence. q [L, Hq, D], k [L, Hk, D], v [L, H, V], out [L, max(Hq, H), V].
+/// One sequence of L tokens, line after line: q [lines, tokens, Hq, D], k [.., .., Hk, D], v [.., .., H, V], out [.., .., max(Hq, H), V].
+/// Each operand has lines of its own, as long as its tokens have one stride; most have one line.
 template <class Rule, class T, class Out>
 struct linear_sequence {
-    view<const T, 3> q, k, v;
-    typename Rule::template inputs<T, 1> in;
-    view<Out, 3> out;
+    view<const T, 4> q, k, v;
+    typename Rule::template inputs<T, 2> in;
+    view<Out, 4> out;
     shared_heads heads;
     float scale;
     bool accumulate, normalize;
     tile::store how;          ///< out is written
     view<float, 4> snapshots; ///< [S, H, K, V]
     index snapshot_interval;
+
+    index length() const { return q.extent(0) * q.extent(1); }
 };
 
 /// The heads [first_head, first_head + heads) of one sequence, through time.
@@ -81,7 +84,7 @@ public:
     /// All tokens, in chunks from the first one on; a chunk ends at a snapshot.
     void run(form how)
     {
-        const index length = s_.q.extent(0), interval = s_.snapshots ? s_.snapshot_interval : 0;
+        const index length = s_.length(), interval = s_.snapshots ? s_.snapshot_interval : 0;
         const auto from = [&](index t) {
             index count = smaller(n_.chunk, length - t);
             if (interval > 0) { count = smaller(count, interval - t % interval); }
@@ -126,17 +129,39 @@ private:
     }
     tile::lane_groups normalizer_rows() const { return {at_.normalizer, n_.padded_keys(), lanes}; }
 
-    /// A head's rows of q, k, v, … [L, H, columns] in a chunk, `count` columns from `column` on.
-    template <class Number>
-    static tile::block<Number> rows_of(const view<Number, 3>& of, index head, const span& now, index column, index count)
+    /// Calls body(first token, its row in the chunk, tokens) for each line of an operand [lines, tokens, heads, …] that a chunk lies on.
+    template <class Number, std::size_t Rank, class Body>
+    static SEQMIX_INLINE void for_each_piece(const view<Number, Rank>& of, const span& now, const Body& body)
     {
-        return {of.data() + now.first * of.stride(0) + head * of.stride(1) + column * of.stride(2), of.stride(0), of.stride(2), now.tokens, count};
+        const index length = of.extent(1);
+        index line = of.extent(0) == 1 ? 0 : now.first / length, token = now.first - line * length;
+        for (index row = 0, count; row < now.tokens; row += count, ++line, token = 0) {
+            count = smaller(now.tokens - row, length - token);
+            body(of.data() + line * of.stride(0) + token * of.stride(1), row, count);
+        }
     }
-    template <class Number>
-    static tile::block<Number> rows_of(const view<Number, 3>& of, index head, const span& now)
+    /// The same with a head's block of `columns` from `column` on: body(block, its first row in the chunk).
+    template <class Number, class Body>
+    static SEQMIX_INLINE void for_each_block(const view<Number, 4>& of, index head, const span& now, index column, index columns, const Body& body)
     {
-        return rows_of(of, head, now, 0, of.extent(2));
+        for_each_piece(of, now, [&](Number* first, index row, index count) SEQMIX_INLINE_LAMBDA {
+            body(tile::block<Number>{first + head * of.stride(2) + column * of.stride(3), of.stride(1), of.stride(3), count, columns}, row);
+        });
     }
+    template <class Number, class Function>
+    static SEQMIX_INLINE void load_rows(const view<Number, 4>& of, index head, const span& now, index column, index columns,
+                                        const tile::lane_groups& to, const Function& function)
+    {
+        for_each_block(of, head, now, column, columns, [&](const tile::block<Number>& from, index row) SEQMIX_INLINE_LAMBDA {
+            load_block<Arch>(from, rows_from(to, row), function);
+        });
+    }
+    template <class Number, class Function>
+    static SEQMIX_INLINE void load_rows(const view<Number, 4>& of, index head, const span& now, const tile::lane_groups& to, const Function& function)
+    {
+        load_rows(of, head, now, 0, of.extent(3), to, function);
+    }
+    static tile::lane_groups rows_from(const tile::lane_groups& all, index row) { return {all.base + row * all.row_stride, all.row_stride, all.group_stride}; }
     index query_head(index head, index query) const { return head * s_.heads.queries / s_.heads.of_query + query; }
 
     /// Operands of a head as dense rows; whether all but its queries are finite.
@@ -151,28 +176,30 @@ private:
         const auto rows = [](const matrix& to, index from = 0) { return tile::lane_groups{to.row(from), to.stride, lanes}; };
         const f32 scale = f32::broadcast(s_.scale);
         for (index j = 0; j < n_.queries; ++j) {
-            const auto from = rows_of(s_.q, query_head(at, j), now);
             if constexpr (mapped) {
-                load_mapped(from, at_.queries, j * n_.chunk);
+                load_mapped(s_.q, query_head(at, j), now, at_.queries, j * n_.chunk);
                 float* const row = queries_of(at_.queries, j);
                 for (index i = 0; i < now.tokens * at_.queries.stride; i += lanes) { (f32::load(row + i) * scale).store(row + i); }
             } else {
-                load_block<Arch>(from, rows(at_.queries, j * n_.chunk), [=](f32 x, index, const float*) SEQMIX_INLINE_LAMBDA { return x * scale; });
+                load_rows(s_.q, query_head(at, j), now, rows(at_.queries, j * n_.chunk),
+                          [=](f32 x, index, const float*) SEQMIX_INLINE_LAMBDA { return x * scale; });
             }
         }
-        const auto keys = rows_of(s_.k, at / s_.heads.of_key, now);
+        const index key_head = at / s_.heads.of_key;
         if constexpr (mapped) {
-            load_mapped(keys, at_.keys, 0);
+            load_mapped(s_.k, key_head, now, at_.keys, 0);
             for (index i = 0; i < now.tokens * at_.keys.stride; i += lanes) { checked(f32::load(at_.keys.data + i), 0, nullptr); }
         } else {
-            load_block<Arch>(keys, rows(at_.keys), checked);
+            load_rows(s_.k, key_head, now, rows(at_.keys), checked);
         }
         for (index p = 0; p < n_.panels(); ++p) {
-            load_block<Arch>(rows_of(s_.v, at, now, p * width, n_.live(p)), tile::lane_groups{values_of(p), writers * width, lanes}, checked);
+            load_rows(s_.v, at, now, p * width, n_.live(p), tile::lane_groups{values_of(p), writers * width, lanes}, checked);
         }
-        const auto numbers = [&](const view<const float, 2>& of, float* to) {
-            const tile::block<const float> one = {of.data() + now.first * of.stride(0) + at * of.stride(1), 0, of.stride(0), 1, now.tokens};
-            load_block<Arch>(one, tile::lane_groups{to, 0, lanes}, checked);
+        const auto numbers = [&](const view<const float, 3>& of, float* to) {
+            for_each_piece(of, now, [&](const float* first, index row, index count) {
+                tile::copy_row<Arch>(first + at * of.stride(2), of.stride(1), count, to + row);
+            });
+            load_block<Arch>(tile::block<const float>{to, 0, 1, 1, now.tokens}, tile::lane_groups{to, 0, lanes}, checked);
         };
         if constexpr (Rule::gate == gate::none || Rule::gate == gate::head) {
             f32 g = f32::zero();
@@ -181,21 +208,24 @@ private:
         } else if constexpr (Rule::gate == gate::token) {
             numbers(s_.in.log_decay, at_.decays.log_decay());
         } else {
-            load_block<Arch>(rows_of(s_.in.log_decay, at, now), tile::lane_groups{at_.decays.log_decay(), n_.padded_keys(), lanes}, checked);
+            load_rows(s_.in.log_decay, at, now, tile::lane_groups{at_.decays.log_decay(), n_.padded_keys(), lanes}, checked);
         }
         if constexpr (Rule::update == update::delta) { numbers(s_.in.beta, at_.beta); }
         if constexpr (dplr) {
-            load_block<Arch>(rows_of(s_.in.a, at, now), rows(at_.a), checked);
-            load_block<Arch>(rows_of(s_.in.b, at, now), rows(at_.b), checked);
+            load_rows(s_.in.a, at, now, rows(at_.a), checked);
+            load_rows(s_.in.b, at, now, rows(at_.b), checked);
         }
         at_.decays.begin(now.tokens);
         return all(nothing == nothing);
     }
 
-    void load_mapped(const tile::block<const T>& from, const matrix& to, index first_row)
+    /// Features of a head's rows, from `first_row` of `to` on.
+    void load_mapped(const view<const T, 4>& of, index head, const span& now, const matrix& to, index first_row)
     {
-        load_block<Arch>(from, tile::lane_groups{at_.raw.data, at_.raw.stride, lanes});
-        for (index i = 0; i < from.rows; ++i) { map::template apply<Arch>(at_.raw.row(i), n_.size, to.row(first_row + i)); }
+        for_each_block(of, head, now, 0, n_.size, [&](const tile::block<const T>& from, index row) {
+            load_block<Arch>(from, tile::lane_groups{at_.raw.data, at_.raw.stride, lanes});
+            for (index i = 0; i < from.rows; ++i) { map::template apply<Arch>(at_.raw.row(i), n_.size, to.row(first_row + row + i)); }
+        });
     }
 
     /// The recurrent form of one head: the state is read and written for every token.
@@ -388,11 +418,12 @@ private:
         const index next = first_head_ + (last ? 0 : head + 1);
         const span& tokens = last ? then : now;
         tile::lines_ahead lines;
-        lines.add(rows_of(s_.k, next / s_.heads.of_key, tokens));
-        lines.add(rows_of(s_.v, next, tokens));
-        lines.add(rows_of(s_.q, query_head(next, 0), tokens));
-        if constexpr (Rule::gate == gate::channel) { lines.add(rows_of(s_.in.log_decay, next, tokens)); }
-        if constexpr (dplr) { lines.add(rows_of(s_.in.a, next, tokens)), lines.add(rows_of(s_.in.b, next, tokens)); }
+        const auto add = [&](const auto& of, index of_head) {
+            for_each_block(of, of_head, tokens, 0, of.extent(3), [&](const auto& rows, index) { lines.add(rows); });
+        };
+        add(s_.k, next / s_.heads.of_key), add(s_.v, next), add(s_.q, query_head(next, 0));
+        if constexpr (Rule::gate == gate::channel) { add(s_.in.log_decay, next); }
+        if constexpr (dplr) { add(s_.in.a, next), add(s_.in.b, next); }
         const index outputs = tile::asks_of_outputs<product>(n_.keys, now.tokens);
         lines.spread_over(n_.panels() * ((n_.queries + asks) * outputs + tile::asks_of_state<product>(n_.keys)));
         return lines;
@@ -407,14 +438,16 @@ private:
                 const f32 sum = f32::broadcast(at_.sums[query * n_.chunk + i]);
                 for (index c = 0; c < n_.columns(p); c += lanes) { (f32::load(y + i * width + c) / sum).store(y + i * width + c); }
             }
-            const tile::block<Out> out = rows_of(s_.out, (first_head_ + head) * n_.queries + query, now, p * width, n_.live(p));
-            const tile::lane_groups from = {y, width, lanes};
-            if (!s_.accumulate) {
-                store_block<Arch>(from, out, s_.how);
-            } else {
-                store_combined<Arch>(from, out, s_.how, [](f32 sum, f32 old) SEQMIX_INLINE_LAMBDA { return old + sum; },
-                                     tile::block<const Out>{out.base, out.row_stride, out.column_stride, out.rows, out.columns});
-            }
+            const tile::lane_groups all = {y, width, lanes};
+            for_each_block(s_.out, (first_head_ + head) * n_.queries + query, now, p * width, n_.live(p), [&](const tile::block<Out>& out, index row) {
+                const tile::lane_groups from = rows_from(all, row);
+                if (!s_.accumulate) {
+                    store_block<Arch>(from, out, s_.how);
+                } else {
+                    store_combined<Arch>(from, out, s_.how, [](f32 sum, f32 old) SEQMIX_INLINE_LAMBDA { return old + sum; },
+                                         tile::block<const Out>{out.base, out.row_stride, out.column_stride, out.rows, out.columns});
+                }
+            });
         }
     }
 

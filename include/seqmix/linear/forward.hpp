@@ -23,30 +23,50 @@ index chunk_length(index keys, index values)
     return static_cast<index>(24.0 * std::ceil((best < 24.0 ? 24.0 : best < 96.0 ? best : 96.0) / 24.0));
 }
 
-/// Spreads items x blocks of heads over the workers.
-template <class Rule, class Arch, class T, class Out, class SequenceOf>
-void linear_items(index items, index longest, index heads, index size, index values, const shared_heads& shared, const options& opt,
-                  const SequenceOf& sequence_of, const context_ref& ctx)
+/// Spreads items x blocks of heads over the workers: body(item, heads_of), heads_of(sequence) being that block's heads of one. No
+/// more than `most` heads are a block.
+template <class Rule, class Arch, class T, class Out, class Body>
+void for_each_heads(index items, index heads, index most, const chunk_sizes<Arch>& sizes, const context_ref& ctx, const Body& body)
 {
     using scan = linear_heads<Rule, Arch, T, Out>;
-    const index keys = Rule::features::features(size), asked = opt.chunk > 0 ? opt.chunk : chunk_length<Rule>(keys, values);
-    const chunk_sizes<Arch> sizes = {larger(1, smaller(asked, longest)), size, keys, values, shared.queries};
     // As many heads as have their states in L2 together go through a chunk before the next one: what they read of a token lies
     // together. No more than leave work for everybody.
     const index bytes = sizes.state().floats() * static_cast<index>(sizeof(float));
     const index wanted = ctx.concurrency() <= 1 ? 1 : (2 * ctx.concurrency() + items - 1) / items;
-    const index block = larger(1, smaller(tile::level2_bytes / larger(1, bytes), (heads + wanted - 1) / wanted));
+    const index fit = smaller(most, tile::level2_bytes / larger(1, bytes));
+    const index block = larger(1, smaller(fit, (heads + wanted - 1) / wanted));
     const index blocks = (heads + block - 1) / block;
     constexpr bool mapped = !std::is_same_v<typename Rule::features, identity_map>;
     arena measure;
     static_cast<void>(typename scan::scratch(measure, sizes, block, mapped));
     ctx.for_each(items * blocks, measure.used(), [&](index task, std::byte* memory) {
-        const index item = task / blocks, first = task % blocks * block;
-        const linear_sequence<Rule, T, Out> sequence = sequence_of(item);
-        if (sequence.q.extent(0) == 0) { return; } // leaves its state as it is
+        const index first = task % blocks * block;
         arena carve(memory);
         typename scan::scratch scratch(carve, sizes, block, mapped);
-        scan some(sequence, sizes, first, smaller(block, heads - first), scratch);
+        body(task / blocks, [&](const linear_sequence<Rule, T, Out>& sequence) {
+            return scan(sequence, sizes, first, smaller(block, heads - first), scratch);
+        });
+    });
+}
+
+/// Of sequences up to `longest` tokens; `asked`: a chunk's, 0 leaves them to the cost.
+template <class Rule, class Arch>
+chunk_sizes<Arch> sizes_of(index asked, index longest, index size, index values, index queries)
+{
+    const index keys = Rule::features::features(size), chunk = asked > 0 ? asked : chunk_length<Rule>(keys, values);
+    return {larger(1, smaller(chunk, longest)), size, keys, values, queries};
+}
+
+/// One sequence an item.
+template <class Rule, class Arch, class T, class Out, class SequenceOf>
+void linear_items(index items, index longest, index heads, index size, index values, const shared_heads& shared, const options& opt,
+                  const SequenceOf& sequence_of, const context_ref& ctx)
+{
+    const chunk_sizes<Arch> sizes = sizes_of<Rule, Arch>(opt.chunk, longest, size, values, shared.queries);
+    for_each_heads<Rule, Arch, T, Out>(items, heads, heads, sizes, ctx, [&](index item, const auto& heads_of) {
+        const linear_sequence<Rule, T, Out> sequence = sequence_of(item);
+        if (sequence.length() == 0) { return; } // leaves its state as it is
+        auto some = heads_of(sequence);
         const state_ends<3> ends = {opt.initial_state[item], opt.state[item]};
         load_initial(some, ends);
         if (opt.normalizer) { some.load_normalizer(opt.normalizer[item]); }
@@ -56,11 +76,17 @@ void linear_items(index items, index longest, index heads, index size, index val
     });
 }
 
+/// What any call is told besides its operands.
+inline void check_numbers(const checker& check, const std::optional<float>& scale, index chunk)
+{
+    check.require(!scale || std::isfinite(*scale), "scale is not finite");
+    check.require(chunk >= 0 && chunk <= 1024, "chunk is ", chunk, ", but must be from 0 (chosen by cost) to ", 1024);
+}
+
 /// What forward asks besides check_linear.
 inline void check_options(const checker& check, const options& opt, const named_shape& state, index length)
 {
-    check.require(!opt.scale || std::isfinite(*opt.scale), "scale is not finite");
-    check.require(opt.chunk >= 0 && opt.chunk <= 1024, "chunk is ", opt.chunk, ", but must be from 0 (chosen by cost) to ", 1024);
+    check_numbers(check, opt.scale, opt.chunk);
     if (!opt.snapshots) { return; }
     check.require(opt.snapshot_interval >= 1, "snapshot_interval is ", opt.snapshot_interval, ", but must be at least ", 1);
     check_shape(check, {"snapshots", opt.snapshots},
@@ -113,10 +139,10 @@ void forward(const view<Q, 4>& q, const view<K, 4>& k, const view<V, 4>& v, cons
     detail::linear_items<Rule, Arch, T, Out>(
         v.extent(0), v.extent(1), v.extent(2), k.extent(3), v.extent(3), shared, opt,
         [&](index item) {
-            return linear_sequence<Rule, T, Out>{queries[item], keys[item], values[item],
-                                                 detail::inputs_of<Rule, T>(in, [&](const auto& operand) { return operand[item]; }), out[item],
-                                                 shared, detail::scale_of(opt.scale, k.extent(3)), opt.accumulate, opt.normalize,
-                                                 tile::store_of(out), opt.snapshots ? opt.snapshots[item] : view<float, 4>{}, opt.snapshot_interval};
+            const auto part = [&](const auto& operand) { return operand.slice(0, item, item + 1); };
+            return linear_sequence<Rule, T, Out>{part(queries), part(keys), part(values), detail::inputs_of<Rule, T>(in, part), part(out), shared,
+                                                 detail::scale_of(opt.scale, k.extent(3)), opt.accumulate, opt.normalize, tile::store_of(out),
+                                                 opt.snapshots ? opt.snapshots[item] : view<float, 4>{}, opt.snapshot_interval};
         },
         ctx);
 }
@@ -154,7 +180,7 @@ void forward_packed(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& 
     detail::linear_items<Rule, Arch, T, Out>(
         sequences, longest, v.extent(1), k.extent(2), v.extent(2), shared, opt,
         [&](index item) {
-            const auto part = [&](const auto& operand) { return operand.slice(0, cu_seqlens(item), cu_seqlens(item + 1)); };
+            const auto part = [&](const auto& operand) { return with_leading_axis(operand.slice(0, cu_seqlens(item), cu_seqlens(item + 1))); };
             return linear_sequence<Rule, T, Out>{part(queries), part(keys), part(values), detail::inputs_of<Rule, T>(in, part), part(out), shared,
                                                  detail::scale_of(opt.scale, k.extent(2)), opt.accumulate, opt.normalize, tile::store_of(out),
                                                  view<float, 4>{}, opt.snapshot_interval};

@@ -40,11 +40,11 @@ void for_each_input(Inputs& in, const Body& body)
     if constexpr (Rule::update == update::dplr) { body(in.a, "a", axes::tokens_heads_keys), body(in.b, "b", axes::tokens_heads_keys); }
 }
 
-/// What a rule takes of one sequence, part(operand) being an operand's share of it. (Of batch item 0, part(operand) = operand[0].)
-template <class Rule, class T, class Inputs, class Part>
-typename Rule::template inputs<T, 1> inputs_of(const Inputs& in, const Part& part)
+/// What a rule takes, part(operand) being what becomes of an operand that has tokens: of one sequence [lines, tokens, …].
+template <class Rule, class T, std::size_t Axes = 2, class Inputs, class Part>
+typename Rule::template inputs<T, Axes> inputs_of(const Inputs& in, const Part& part)
 {
-    typename Rule::template inputs<T, 1> one{};
+    typename Rule::template inputs<T, Axes> one{};
     if constexpr (Rule::gate == gate::head) { one.log_decay = in.log_decay; }
     if constexpr (Rule::gate == gate::token || Rule::gate == gate::channel) { one.log_decay = part(in.log_decay); }
     if constexpr (Rule::update == update::delta) { one.beta = part(in.beta); }
@@ -53,55 +53,80 @@ typename Rule::template inputs<T, 1> inputs_of(const Inputs& in, const Part& par
     return one;
 }
 
-struct linear_operands {
-    named_operand q, k, v, out, state, initial_state, normalizer, snapshots; ///< of a step, no snapshots
+/// What q, k, v and out say together.
+struct linear_shape {
+    named_shape tokens; ///< the axes before the heads'
+    named_extent heads, keys, values;
+    shared_heads shared;
 };
 
-/// q, k [B, (L), heads, D], v [B, (L), H, V], out [B, (L), larger of the heads, V]; `features` of D numbers are K; `items`: how many
-/// states there must be, and what tells so.
-template <class Rule, class Inputs>
-shared_heads check_linear(const checker& check, const linear_operands& o, const Inputs& in, bool normalize, const named_extent& items)
+/// q, k [tokens, heads, D], v [tokens, H, V], out [tokens, larger of the heads, V]: of tokens, the axes `named` in order and as many as
+/// there are; `features` of D numbers are K.
+inline linear_shape check_rows(const checker& check, const named_operand& q, const named_operand& k, const named_operand& v, const named_operand& out,
+                               std::initializer_list<const char*> named, index features)
 {
-    check_given(check, o.q, o.k, o.v, o.out);
-    const std::size_t head_axis = o.q.rank() - 2;
-    const index queries = o.q.extent(head_axis), key_heads = o.k.extent(head_axis), states = o.v.extent(head_axis);
-    const named_extent batch = {"batch", o.v.extent(0), "v's"}, length = {"length", o.v.extent(1), "v's"};
-    const named_shape tokens = head_axis == 2 ? batch + length : named_shape(batch);
-    const named_extent heads = {"number of heads", states, "v's"}, values = {"number of value channels", o.v.extent(head_axis + 1), "v's head size"};
-    const index features = Rule::features::features(o.k.extent(head_axis + 1));
-    const named_extent keys = {"number of key channels", features, "k's number of features"};
+    check_given(check, q, k, v, out);
+    const std::size_t head_axis = q.rank() - 2;
+    const index queries = q.extent(head_axis), key_heads = k.extent(head_axis), states = v.extent(head_axis);
+    linear_shape shape = {{},
+                          {"number of heads", states, "v's"},
+                          {"number of key channels", features, "k's number of features"},
+                          {"number of value channels", v.extent(head_axis + 1), "v's head size"},
+                          {}};
+    for (std::size_t axis = 0; axis < head_axis; ++axis) { shape.tokens = shape.tokens + named_extent{named.begin()[axis], v.extent(axis), "v's"}; }
     const auto rows = [&](index count, const char* of_what, const named_extent& size) {
-        return tokens + named_extent{"number of heads", count, of_what} + size;
+        return shape.tokens + named_extent{"number of heads", count, of_what} + size;
     };
-    check_shape(check, o.q, rows(queries, "q's", {"head size", o.k.extent(head_axis + 1), "k's"}));
-    check_shape(check, o.k, rows(key_heads, "k's", {"head size", o.k.extent(head_axis + 1), "k's"}));
+    check_shape(check, q, rows(queries, "q's", {"head size", k.extent(head_axis + 1), "k's"}));
+    check_shape(check, k, rows(key_heads, "k's", {"head size", k.extent(head_axis + 1), "k's"}));
     check.require(states == 0 || (key_heads > 0 && states % key_heads == 0), "k has ", key_heads, " heads, which does not divide v's ", states);
     const bool grouped = states > 0 && queries > 0 && queries % states == 0;
     check.require(states == 0 ? queries == 0 : grouped || (queries > 0 && states % queries == 0), "q has ", queries,
                   " heads, which is neither a multiple nor a divisor of v's ", states);
-    check_shape(check, o.out, rows(larger(queries, states), "the larger one of q's and v's", {"head size", values.extent, "v's"}));
+    check_shape(check, out, rows(larger(queries, states), "the larger one of q's and v's", {"head size", shape.values.extent, "v's"}));
+    check_apart(check, out, q, k, v);
+    shape.shared = {states == 0 ? 1 : states / key_heads, grouped ? queries / states : 1, grouped || states == 0 ? 1 : states / queries};
+    return shape;
+}
+
+/// What a rule takes besides; apart from all that is `written`.
+template <class Rule, class Inputs>
+void check_inputs(const checker& check, const Inputs& in, const linear_shape& shape, std::initializer_list<named_operand> written)
+{
     for_each_input<Rule>(in, [&](const auto& operand, const char* name, axes what) {
         const named_operand named(name, operand);
         check_given(check, named);
         check_shape(check, named,
-                    what == axes::heads               ? named_shape(heads)
-                    : what == axes::heads_keys        ? heads + keys
-                    : what == axes::tokens_heads      ? tokens + heads
-                                                      : tokens + heads + keys);
+                    what == axes::heads               ? named_shape(shape.heads)
+                    : what == axes::heads_keys        ? shape.heads + shape.keys
+                    : what == axes::tokens_heads      ? shape.tokens + shape.heads
+                                                      : shape.tokens + shape.heads + shape.keys);
+        for (const named_operand& writes : written) { check_apart(check, writes, named); }
     });
-    check_optional(check, o.state, items + heads + keys + values);
-    check_optional(check, o.initial_state, items + heads + keys + values);
-    check_optional(check, o.normalizer, items + heads + keys);
+}
+
+struct linear_operands {
+    named_operand q, k, v, out, state, initial_state, normalizer, snapshots; ///< of a step, no snapshots
+};
+
+/// Of forward and step; `items`: how many states there must be, and what tells so.
+template <class Rule, class Inputs>
+shared_heads check_linear(const checker& check, const linear_operands& o, const Inputs& in, bool normalize, const named_extent& items)
+{
+    const index features = Rule::features::features(o.k.extent(o.k.rank() - 1));
+    const linear_shape shape = check_rows(check, o.q, o.k, o.v, o.out, {"batch", "length"}, features);
+    check_inputs<Rule>(check, in, shape, {o.out, o.state, o.normalizer, o.snapshots});
+    check_optional(check, o.state, items + shape.heads + shape.keys + shape.values);
+    check_optional(check, o.initial_state, items + shape.heads + shape.keys + shape.values);
+    check_optional(check, o.normalizer, items + shape.heads + shape.keys);
     check.require(!normalize || Rule::update == update::additive, "normalize is for additive updates only");
     check.require(normalize || !o.normalizer.given(), "normalizer is given, but normalize is false");
-    for (const named_operand& written : {o.out, o.state, o.normalizer, o.snapshots}) {
-        check_apart(check, written, o.q, o.k, o.v, o.initial_state);
-        for_each_input<Rule>(in, [&](const auto& operand, const char* name, axes) { check_apart(check, written, named_operand(name, operand)); });
-    }
+    check_apart(check, o.out, o.initial_state);
+    for (const named_operand& written : {o.state, o.normalizer, o.snapshots}) { check_apart(check, written, o.q, o.k, o.v, o.initial_state); }
     check_apart(check, o.state, o.out);
     check_apart(check, o.normalizer, o.out, o.state);
     check_apart(check, o.snapshots, o.out, o.state, o.normalizer);
-    return {states == 0 ? 1 : states / key_heads, grouped ? queries / states : 1, grouped || states == 0 ? 1 : states / queries};
+    return shape.shared;
 }
 
 /// Of states [items, H, K, V].
