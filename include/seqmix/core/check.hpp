@@ -55,6 +55,14 @@ class checker {
 public:
     constexpr explicit checker(const char* door) : door_(door) {}
 
+    /// For one of several operands of a kind: messages begin with "door: route 1: ", without a number if that is negative.
+    constexpr checker of(const char* part, index number = -1) const
+    {
+        checker one(door_);
+        one.part_ = part, one.number_ = number;
+        return one;
+    }
+
     /// Refuses with "door: a <x> b <y> c" unless `holds`; the message is put together only then, and out of the way.
     template <class... Pieces>
     void require(bool holds, const Pieces&... pieces) const
@@ -73,11 +81,14 @@ private:
     {
         std::string message = door_;
         message += ": ";
+        if (part_ != nullptr) { message += part_ + (number_ < 0 ? std::string() : " " + std::to_string(number_)) + ": "; }
         for (const message_piece& piece : pieces) { message += piece.str(); }
         refuse(message);
     }
 
     const char* door_;
+    const char* part_ = nullptr;
+    index number_ = -1;
 };
 
 SEQMIX_NAMESPACE_END
