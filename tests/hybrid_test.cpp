@@ -23,7 +23,8 @@ TEST_CASE("hybrid: attention in a window, then linear attention with accumulate"
                 const linear_result<float> result(p);
                 attention::forward<test_arch>(heads_first(q), heads_first(k), heads_first(v), heads_first(result.out()),
                                               {.causal = sm::causal::top_left, .window = {.left = left}});
-                linear::forward<linear::gla, test_arch>(q, k, v, {.log_decay = p.channel_decay()}, result.out(), {.form = form::chunked, .accumulate = true});
+                linear::forward<linear::gla, test_arch>(q, k, v, {.log_decay = p.channel_decay()}, result.out(),
+                                                        {.form = form::chunked, .accumulate = true});
 
                 expectation want = expect<float>(p);
                 const double scale = 1.0 / std::sqrt(static_cast<double>(c.size));
@@ -41,8 +42,8 @@ TEST_CASE("hybrid: attention in a window, then linear attention with accumulate"
                         }
                         for (index t = 0; t < length; ++t) {
                             std::vector<double> row;
-                            attention::reference::row(head(q)[t], head(k), head(v), {.scale = scale}, [&](index j) { return j <= t && j >= t - left; },
-                                                      [](index) { return 0.0; }, row);
+                            const auto visible = [&](index j) { return j <= t && j >= t - left; };
+                            attention::reference::row(head(q)[t], head(k), head(v), {.scale = scale}, visible, [](index) { return 0.0; }, row);
                             for (index j = 0; j < c.values; ++j) {
                                 const auto at = static_cast<std::size_t>(((b * length + t) * c.heads + h) * c.values + j);
                                 double& tolerance = want.out_tolerance[at];

@@ -36,7 +36,8 @@ struct image_door : operands {
         const sm::view<const float, 5> right(g_memory.data(), {2, 5, 3, 4, 3});
         const sm::view<const float, 4> right_beta(beta_memory.data(), {2, 5, 3, 4});
         linear::cross_scan<linear::kda, scalar>(
-            q, k, v, {{sm::scan_order::rows, {.log_decay = right, .beta = right_beta}}, {sm::scan_order::columns, {.log_decay = g, .beta = beta}}}, out, o);
+            q, k, v,
+            {{sm::scan_order::rows, {.log_decay = right, .beta = right_beta}}, {sm::scan_order::columns, {.log_decay = g, .beta = beta}}}, out, o);
     }
 };
 

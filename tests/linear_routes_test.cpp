@@ -115,7 +115,8 @@ struct image_problem {
                 q = image_of(c, c.orders[0], walk.q()), k = image_of(c, c.orders[0], walk.k()), v = image_of(c, c.orders[0], walk.v());
             } else { // the same queries, keys and values in another order
                 const auto gather = [&](const auto& to, const auto& from) {
-                    for_each(from, [&](const T& x, index b, index y, index column, index h, index i) { to(b, c.step(c.orders[r], y, column), h, i) = x; });
+                    const scan_order o = c.orders[r];
+                    for_each(from, [&](const T& value, index b, index y, index x, index h, index i) { to(b, c.step(o, y, x), h, i) = value; });
                 };
                 gather(walk.q(), q()), gather(walk.k(), k()), gather(walk.v(), v());
             }
@@ -124,7 +125,10 @@ struct image_problem {
     std::array<index, 5> outputs() const { return {c.of.batch, c.height, c.width, c.of.out_heads(), c.of.values}; }
     /// What `out` holds before an accumulating call.
     float before(index b, index y, index x, index h, index j) const { return routes[0]->walk.before_view()(b, c.step(scan_order::rows, y, x), h, j); }
-    linear::cross_scan_options options() const { return {.scale = c.of.scale, .form = c.of.form, .chunk = c.of.chunk, .accumulate = c.of.accumulate}; }
+    linear::cross_scan_options options() const
+    {
+        return {.scale = c.of.scale, .form = c.of.form, .chunk = c.of.chunk, .accumulate = c.of.accumulate};
+    }
 };
 
 template <class Out>
@@ -165,7 +169,7 @@ void sum_as(const image_problem<T>& p, const image_result<Out>& r)
         const sm::view<const T, 4> q = walk.q(), k = walk.k(), v = walk.v();
         laid_out<Out, 4> out({c.batch, c.length, c.out_heads(), c.values}, lie::first);
         const auto pass = [&](const auto& body) {
-            for_each(r.out(), [&](Out& y, index b, index row, index column, index h, index j) { body(y, out()(b, p.c.step(p.c.orders[i], row, column), h, j)); });
+            for_each(r.out(), [&](Out& to, index b, index y, index x, index h, index j) { body(to, out()(b, p.c.step(p.c.orders[i], y, x), h, j)); });
         };
         const bool accumulate = i > 0 || c.accumulate;
         if (accumulate) { pass([](Out& image, Out& step) { step = image; }); }
@@ -264,7 +268,9 @@ TEST_CASE("routes: every order by itself, in every form and chunk")
             for (index chunk : {0, 1, 5, 7, 24, 1024}) {
                 check_image<float>({{.rule = r, .size = 6, .values = 3, .form = form::chunked, .chunk = chunk}, 7, 5, {order}});
             }
-            for (form how : {form::recurrent, form::automatic}) { check_image<float>({{.rule = r, .size = 6, .values = 3, .form = how}, 6, 5, {order}}); }
+            for (form how : {form::recurrent, form::automatic}) {
+                check_image<float>({{.rule = r, .size = 6, .values = 3, .form = how}, 6, 5, {order}});
+            }
         }
     }
 }
@@ -275,8 +281,8 @@ TEST_CASE("routes: every layout, off every border")
         for (stand s : all_stands) {
             s.skipped = 1;
             for (const bool accumulate : {false, true}) {
-                const linear_case c{.rule = r, .batch = 2, .heads = 2, .key_heads = 1, .size = lanes + 3, .values = lanes + 2, .accumulate = accumulate,
-                                    .scale = 0.5f, .stands = s};
+                const linear_case c{.rule = r, .batch = 2, .heads = 2, .key_heads = 1, .size = lanes + 3, .values = lanes + 2,
+                                    .accumulate = accumulate, .scale = 0.5f, .stands = s};
                 check_image<float>({c, 3, 11, first_orders(4)});
             }
         }
@@ -314,7 +320,8 @@ TEST_CASE("routes: a dense image by rows is forward on its pixels")
                     return sm::view(of.data(), {of.extent(0), of.extent(1) * of.extent(2), of.extent(3), of.extent(4)});
                 };
                 const laid_out<float, 4> out({c.of.batch, c.of.length, c.of.heads, c.of.values}, lie::first);
-                linear::forward<Rule, test_arch>(pixels(p.q()), pixels(p.k()), pixels(p.v()), p.routes[0]->template inputs<Rule>(), out(), {.form = how});
+                linear::forward<Rule, test_arch>(pixels(p.q()), pixels(p.k()), pixels(p.v()), p.routes[0]->template inputs<Rule>(), out(),
+                                                 {.form = how});
                 CHECK(same_bits(pixels(image.out()), out()));
             });
         }
@@ -326,7 +333,7 @@ TEST_CASE("routes: both ways along sequences")
     for (rule r : some_rules) {
         for (index length : {0, 1, 2, 23, 61}) {
             for (stand s : {stand{}, stand{lie::first, axes::swap12}, stand{lie::spaced_last, axes::swap13}, stand{lie::all_reversed}}) {
-                linear_case c{.rule = r, .batch = 2, .heads = 2, .query_heads = 4, .size = 5, .values = 6, .length = length, .form = form::automatic, .stands = s};
+                linear_case c{.rule = r, .batch = 2, .heads = 2, .query_heads = 4, .size = 5, .values = 6, .length = length, .stands = s};
                 const linear_problem<float> p(c);
                 c.seed = 77;
                 const linear_problem<float> other(c);
@@ -345,7 +352,8 @@ TEST_CASE("routes: both ways along sequences")
                     const auto turned = [](const auto& o) { return o.reversed(1); };
                     linear::bidirectional<Rule, test_arch>(q, k, v, inputs(p, same), inputs(other, same), got.out());
                     linear::forward<Rule, test_arch>(q, k, v, inputs(p, same), want.out());
-                    linear::forward<Rule, test_arch>(turned(q), turned(k), turned(v), inputs(other, turned), turned(want.out()), {.accumulate = true});
+                    linear::forward<Rule, test_arch>(turned(q), turned(k), turned(v), inputs(other, turned), turned(want.out()),
+                                                     {.accumulate = true});
                 });
                 INFO(c);
                 CHECK(same_bits(got.out(), want.out()));
@@ -359,8 +367,8 @@ TEST_CASE("routes: the same bits for every number of threads, in scratch that do
 {
     for (rule r : some_rules) {
         for (index heads : {1, 5}) {
-            const image_case c{{.rule = r, .batch = heads == 1 ? 5 : 2, .heads = heads, .query_heads = heads * 2, .size = 9, .values = lanes + 3}, 6, 9,
-                               first_orders(4)};
+            const linear_case walk{.rule = r, .batch = heads == 1 ? 5 : 2, .heads = heads, .query_heads = heads * 2, .size = 9, .values = lanes + 3};
+            const image_case c{walk, 6, 9, first_orders(4)};
             const image_problem<float> p(c);
             image_result<float> alone(p);
             run(p, alone);

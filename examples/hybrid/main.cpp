@@ -17,8 +17,8 @@ using rule = sm::linear::mapped<sm::linear::additive, sm::linear::taylor_map>; /
 
 constexpr index length = 512, size = 16, symbols = 32, seen = 16; // tokens; of a key; values are one-hot; the window, the token included
 constexpr index features = rule::features::features(size);
-constexpr float norm = 32.0f, sharpness = 0.75f;   // |k|²; a key that is asked for scores norm · sharpness = 24 in the window,
-constexpr float sink[] = {20.0f};                  // and where none is, the window's weight goes here
+constexpr float norm = 32.0f, sharpness = 0.75f; // |k|²; a key that is asked for scores norm · sharpness = 24 in the window,
+constexpr float sink[] = {20.0f};                // and where none is, the window's weight goes here
 const sm::view<const float, 1> sinks(sink, {1});
 
 struct numbers {
@@ -39,12 +39,11 @@ struct task {
     task()
     {
         std::mt19937 random(1);
-        std::normal_distribution<float> normal;
         const auto below = [&](index n) { return static_cast<index>(random() % static_cast<unsigned>(n)); };
         for (index t = 0; t < length; ++t) {
             float* const key = k.row(t, size);
             float sum = 0.0f;
-            for (index i = 0; i < size; ++i) { key[i] = normal(random), sum += key[i] * key[i]; }
+            for (index i = 0; i < size; ++i) { key[i] = static_cast<float>(random()) * 0x1p-31f - 1.0f, sum += key[i] * key[i]; }
             for (index i = 0; i < size; ++i) { key[i] *= std::sqrt(norm / sum); }
             v.row(t, symbols)[below(symbols)] = 1.0f;
             const bool near = t < seen || t % 2 == 0;
@@ -89,14 +88,14 @@ numbers decode(task& x)
     return out;
 }
 
-/// How many of the questions about near or far tokens are answered with the right symbol, in per cent.
+/// Per cent of the questions about near or far tokens that the right symbol answers.
 double found(task& x, const numbers& out, bool near)
 {
     int right = 0, all = 0;
     for (index t = 0; t < length; ++t) {
         const index s = x.asked[static_cast<std::size_t>(t)];
-        if ((t - s < seen) != near) { continue; }
         const float* const y = out.of.data() + t * symbols;
+        if ((t - s < seen) != near) { continue; }
         right += x.v.row(s, symbols)[std::max_element(y, y + symbols) - y] == 1.0f, ++all;
     }
     return 100.0 * right / all;
@@ -107,14 +106,15 @@ double found(task& x, const numbers& out, bool near)
 int main()
 {
     task x;
-    const auto line = [&](const char* name, const numbers& out) { std::printf("%s   %4.0f   %4.0f\n", name, found(x, out, true), found(x, out, false)); };
+    const auto line = [&](const char* name, const numbers& out) {
+        std::printf("%s   %4.0f   %4.0f\n", name, found(x, out, true), found(x, out, false));
+    };
     const numbers sum = prefill(x, true, true), steps = decode(x);
     std::printf("found, %%       near    far\n");
     line("window alone", prefill(x, true, false)), line("states alone", prefill(x, false, true)), line("their sum   ", sum);
     float worst = 0.0f;
     for (std::size_t i = 0; i < sum.of.size(); ++i) { worst = std::fmax(worst, std::fabs(sum.of[i] - steps.of[i])); }
     std::printf("largest difference between prefill and decoding: %g\n", static_cast<double>(worst));
-    // Weights of at most `length` tokens that add up to 1, each with the roundings of a product of `features` numbers. (1 + x + x²/2 is
-    // at least 1/2: no sum of weights is lost in cancellation.)
+    // Weights that add up to 1, each with the roundings of a product of `features` numbers; 1 + x + x²/2 >= 1/2, so none cancel.
     return worst <= static_cast<float>(length + features) * 0x1p-23f ? 0 : 1;
 }

@@ -55,7 +55,7 @@ class checker {
 public:
     constexpr explicit checker(const char* door) : door_(door) {}
 
-    /// For one of several operands of a kind: messages begin with "door: route 1: ", without a number if that is negative.
+    /// For one of several of a kind: messages begin with "door: route 1: ", without a number if that is negative.
     constexpr checker of(const char* part, index number = -1) const
     {
         checker one(door_);
@@ -81,7 +81,9 @@ private:
     {
         std::string message = door_;
         message += ": ";
-        if (part_ != nullptr) { message += part_ + (number_ < 0 ? std::string() : " " + std::to_string(number_)) + ": "; }
+        if (part_ != nullptr) {
+            message += part_ + (number_ < 0 ? std::string() : " " + std::to_string(number_)) + ": ";
+        }
         for (const message_piece& piece : pieces) { message += piece.str(); }
         refuse(message);
     }

@@ -161,7 +161,10 @@ private:
     {
         load_rows(of, head, now, 0, of.extent(3), to, function);
     }
-    static tile::lane_groups rows_from(const tile::lane_groups& all, index row) { return {all.base + row * all.row_stride, all.row_stride, all.group_stride}; }
+    static tile::lane_groups rows_from(const tile::lane_groups& all, index row)
+    {
+        return {all.base + row * all.row_stride, all.row_stride, all.group_stride};
+    }
     index query_head(index head, index query) const { return head * s_.heads.queries / s_.heads.of_query + query; }
 
     /// Operands of a head as dense rows; whether all but its queries are finite.
@@ -439,7 +442,8 @@ private:
                 for (index c = 0; c < n_.columns(p); c += lanes) { (f32::load(y + i * width + c) / sum).store(y + i * width + c); }
             }
             const tile::lane_groups all = {y, width, lanes};
-            for_each_block(s_.out, (first_head_ + head) * n_.queries + query, now, p * width, n_.live(p), [&](const tile::block<Out>& out, index row) {
+            const index to = (first_head_ + head) * n_.queries + query;
+            for_each_block(s_.out, to, now, p * width, n_.live(p), [&](const tile::block<Out>& out, index row) {
                 const tile::lane_groups from = rows_from(all, row);
                 if (!s_.accumulate) {
                     store_block<Arch>(from, out, s_.how);

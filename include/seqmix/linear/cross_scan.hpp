@@ -23,10 +23,10 @@ struct scan_route {
 
 /// What all directions of a call share.
 struct cross_scan_options {
-    std::optional<float> scale{};                     ///< of the queries; default 1 / sqrt(K before the feature map)
+    std::optional<float> scale{}; ///< of the queries; default 1 / sqrt(K before the feature map)
     seqmix::form form = seqmix::form::automatic;
-    index chunk = 0;                                  ///< tokens of a chunk; 0: chosen by cost
-    bool accumulate = false;                          ///< out += the sum
+    index chunk = 0;              ///< tokens of a chunk; 0: chosen by cost
+    bool accumulate = false;      ///< out += the sum
 };
 
 namespace detail {
