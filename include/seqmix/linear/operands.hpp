@@ -28,16 +28,33 @@ enum class axes {
     tokens_heads_keys,
 };
 
-/// Calls body(operand, name, axes) for each of them.
-template <class Rule, class Inputs, class Body>
-void for_each_input(Inputs& in, const Body& body)
+/// What a rule takes, whatever its type and rank, and what else checks ask of a rule: so that they are compiled once for all rules.
+struct rule_operands {
+    struct named {
+        named_operand operand;
+        detail::axes axes;
+    };
+    named given[3] = {};
+    std::size_t count = 0;
+    bool additive;
+    index features; ///< of a key: K
+
+    const named* begin() const { return given; }
+    const named* end() const { return given + count; }
+};
+
+template <class Rule, class Inputs>
+rule_operands operands_of(const Inputs& in, index size)
 {
-    if constexpr (Rule::gate == gate::head) { body(in.log_decay, "log_decay", axes::heads); }
-    if constexpr (Rule::gate == gate::token) { body(in.log_decay, "log_decay", axes::tokens_heads); }
-    if constexpr (Rule::gate == gate::channel) { body(in.log_decay, "log_decay", axes::tokens_heads_keys); }
-    if constexpr (Rule::update == update::delta) { body(in.beta, "beta", axes::tokens_heads); }
-    if constexpr (Rule::bonus) { body(in.bonus, "bonus", axes::heads_keys); }
-    if constexpr (Rule::update == update::dplr) { body(in.a, "a", axes::tokens_heads_keys), body(in.b, "b", axes::tokens_heads_keys); }
+    rule_operands o{.additive = Rule::update == update::additive, .features = Rule::features::features(size)};
+    const auto add = [&](const char* name, const auto& operand, axes what) { o.given[o.count++] = {{name, operand}, what}; };
+    if constexpr (Rule::gate == gate::head) { add("log_decay", in.log_decay, axes::heads); }
+    if constexpr (Rule::gate == gate::token) { add("log_decay", in.log_decay, axes::tokens_heads); }
+    if constexpr (Rule::gate == gate::channel) { add("log_decay", in.log_decay, axes::tokens_heads_keys); }
+    if constexpr (Rule::update == update::delta) { add("beta", in.beta, axes::tokens_heads); }
+    if constexpr (Rule::bonus) { add("bonus", in.bonus, axes::heads_keys); }
+    if constexpr (Rule::update == update::dplr) { add("a", in.a, axes::tokens_heads_keys), add("b", in.b, axes::tokens_heads_keys); }
+    return o;
 }
 
 /// What a rule takes of one sequence, part(operand) being an operand's share of it. (Of batch item 0, part(operand) = operand[0].)
@@ -57,10 +74,9 @@ struct linear_operands {
     named_operand q, k, v, out, state, initial_state, normalizer, snapshots; ///< of a step, no snapshots
 };
 
-/// q, k [B, (L), heads, D], v [B, (L), H, V], out [B, (L), larger of the heads, V]; `features` of D numbers are K; `items`: how many
-/// states there must be, and what tells so.
-template <class Rule, class Inputs>
-shared_heads check_linear(const checker& check, const linear_operands& o, const Inputs& in, bool normalize, const named_extent& items)
+/// q, k [B, (L), heads, D], v [B, (L), H, V], out [B, (L), larger of the heads, V]; `items`: how many states there must be, and what
+/// tells so.
+inline shared_heads check_linear(const checker& check, const linear_operands& o, const rule_operands& in, bool normalize, const named_extent& items)
 {
     check_given(check, o.q, o.k, o.v, o.out);
     const std::size_t head_axis = o.q.rank() - 2;
@@ -68,8 +84,7 @@ shared_heads check_linear(const checker& check, const linear_operands& o, const 
     const named_extent batch = {"batch", o.v.extent(0), "v's"}, length = {"length", o.v.extent(1), "v's"};
     const named_shape tokens = head_axis == 2 ? batch + length : named_shape(batch);
     const named_extent heads = {"number of heads", states, "v's"}, values = {"number of value channels", o.v.extent(head_axis + 1), "v's head size"};
-    const index features = Rule::features::features(o.k.extent(head_axis + 1));
-    const named_extent keys = {"number of key channels", features, "k's number of features"};
+    const named_extent keys = {"number of key channels", in.features, "k's number of features"};
     const auto rows = [&](index count, const char* of_what, const named_extent& size) {
         return tokens + named_extent{"number of heads", count, of_what} + size;
     };
@@ -80,23 +95,22 @@ shared_heads check_linear(const checker& check, const linear_operands& o, const 
     check.require(states == 0 ? queries == 0 : grouped || (queries > 0 && states % queries == 0), "q has ", queries,
                   " heads, which is neither a multiple nor a divisor of v's ", states);
     check_shape(check, o.out, rows(larger(queries, states), "the larger one of q's and v's", {"head size", values.extent, "v's"}));
-    for_each_input<Rule>(in, [&](const auto& operand, const char* name, axes what) {
-        const named_operand named(name, operand);
-        check_given(check, named);
-        check_shape(check, named,
+    for (const auto& [operand, what] : in) {
+        check_given(check, operand);
+        check_shape(check, operand,
                     what == axes::heads               ? named_shape(heads)
                     : what == axes::heads_keys        ? heads + keys
                     : what == axes::tokens_heads      ? tokens + heads
                                                       : tokens + heads + keys);
-    });
+    }
     check_optional(check, o.state, items + heads + keys + values);
     check_optional(check, o.initial_state, items + heads + keys + values);
     check_optional(check, o.normalizer, items + heads + keys);
-    check.require(!normalize || Rule::update == update::additive, "normalize is for additive updates only");
+    check.require(!normalize || in.additive, "normalize is for additive updates only");
     check.require(normalize || !o.normalizer.given(), "normalizer is given, but normalize is false");
     for (const named_operand& written : {o.out, o.state, o.normalizer, o.snapshots}) {
         check_apart(check, written, o.q, o.k, o.v, o.initial_state);
-        for_each_input<Rule>(in, [&](const auto& operand, const char* name, axes) { check_apart(check, written, named_operand(name, operand)); });
+        for (const auto& [operand, what] : in) { check_apart(check, written, operand); }
     }
     check_apart(check, o.state, o.out);
     check_apart(check, o.normalizer, o.out, o.state);
