@@ -47,14 +47,58 @@ foreach(arch IN LISTS SEQMIX_ARCHS)
         message(FATAL_ERROR "seqmix: SEQMIX_ARCHS has '${arch}'; here it may hold: ${seqmix_known_archs}")
     endif()
 endforeach()
-# Conformance, link order, examples and benchmarks are built for all sets; test programs for these of them.
-set(SEQMIX_TEST_ARCHS "" CACHE STRING "Instruction sets to build test programs for; empty: all")
+# seqmix_runnable(<variable> <sets...>): those of them that this machine runs, asked of examples/dispatch; all of them where no
+# program can be run while configuring.
+function(seqmix_runnable variable)
+    set(${variable} ${ARGN} PARENT_SCOPE)
+    if(NOT SEQMIX_BUILD_TESTS OR (CMAKE_CROSSCOMPILING AND NOT CMAKE_CROSSCOMPILING_EMULATOR))
+        return()
+    endif()
+    set(source ${PROJECT_BINARY_DIR}/generated/print_runnable.cpp)
+    list(TRANSFORM ARGN REPLACE "(.+)" "\"\\1\"" OUTPUT_VARIABLE names)
+    list(JOIN names ", " names)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${PROJECT_SOURCE_DIR}/examples/dispatch/can_run.cpp\"
+#include <cstdio>
+#include <initializer_list>
+int main()
+{
+    for (const char* arch : {${names}}) {
+        if (can_run(arch)) { std::puts(arch); }
+    }
+}
+")
+    # Every time: the folder may be another machine's.
+    unset(SEQMIX_RUNNABLE_STATUS CACHE)
+    try_run(SEQMIX_RUNNABLE_STATUS compiled ${PROJECT_BINARY_DIR}/generated/print_runnable ${source}
+        RUN_OUTPUT_VARIABLE output)
+    mark_as_advanced(SEQMIX_RUNNABLE_STATUS)
+    if(NOT compiled OR NOT SEQMIX_RUNNABLE_STATUS EQUAL 0)
+        message(WARNING "seqmix: could not ask which instruction sets this machine runs; tests are built for all")
+        return()
+    endif()
+    string(REGEX MATCHALL "[a-z0-9_]+" runnable "${output}")
+    set(missing ${ARGN})
+    list(REMOVE_ITEM missing ${runnable})
+    if(missing)
+        message(STATUS "seqmix: this machine does not run ${missing}: no test programs for it (-DSEQMIX_TEST_ARCHS=... has them built)")
+    endif()
+    set(${variable} ${runnable} PARENT_SCOPE)
+endfunction()
+
+# Conformance, link order, examples and benchmarks are built for all sets; test programs for these of them, or for those that
+# can run here: programs of another set would be compiled and then skipped.
+set(SEQMIX_TEST_ARCHS "" CACHE STRING "Instruction sets to build test programs for; empty: all that this machine runs")
 set(seqmix_test_archs ${seqmix_archs})
 if(SEQMIX_TEST_ARCHS)
-    list(TRANSFORM SEQMIX_TEST_ARCHS REPLACE "(.+)" "^\\1$" OUTPUT_VARIABLE seqmix_wanted)
-    list(JOIN seqmix_wanted "|" seqmix_wanted)
-    list(FILTER seqmix_test_archs INCLUDE REGEX "${seqmix_wanted}")
+    set(seqmix_wanted ${SEQMIX_TEST_ARCHS})
+else()
+    seqmix_runnable(seqmix_wanted ${seqmix_archs})
 endif()
+foreach(arch IN LISTS seqmix_archs)
+    if(NOT arch IN_LIST seqmix_wanted)
+        list(REMOVE_ITEM seqmix_test_archs ${arch})
+    endif()
+endforeach()
 message(STATUS "seqmix: instruction sets: ${seqmix_archs}; tested: ${seqmix_test_archs}")
 
 # For programs that call one compiled set after another: #define SEQMIX_ARCH(name) ..., then #include <seqmix_archs.inc>.

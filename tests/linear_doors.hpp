@@ -22,19 +22,21 @@ typename Rule::template inputs<T, Axes> inputs_of(const rule_operands<T>& from, 
     return in;
 }
 
-/// Every rule in float and bf16, some in f16, whose only difference from bf16 is how it is widened; feature maps in float.
-template <class T>
+/// Every rule in float, and in bf16 where products are computed of bf16 operands. Elsewhere narrow types are only widened as they are
+/// read and rounded as they are written: one rule of each way to read operands. Feature maps in float.
+template <class T, class Out = T>
 constexpr bool is_built(rule r)
 {
-    return !std::is_same_v<T, f16> || r == rule::simple_gla || r == rule::kda || r == rule::rwkv7;
+    const bool all = std::is_same_v<T, float> || (narrow_products<T> && std::is_same_v<T, Out>);
+    return all || r == rule::simple_gla || r == rule::kda || r == rule::rwkv6 || r == rule::rwkv7;
 }
 
 /// Calls body(Rule()) for the rule that is meant.
-template <class T, class Body>
+template <class T, class Out, class Body>
 void with_rule(rule r, features f, const Body& body)
 {
     const auto of = [&]<rule Which, class Rule>(std::integral_constant<rule, Which>, Rule rule) {
-        if constexpr (is_built<T>(Which)) { body(rule); }
+        if constexpr (is_built<T, Out>(Which)) { body(rule); }
     };
     const auto mapped = [&](auto rule) {
         if constexpr (std::is_same_v<T, float>) { body(rule); }
@@ -64,7 +66,7 @@ template <class T, class Out>
 void run_forward(rule r, features f, const sm::view<const T, 4>& q, const sm::view<const T, 4>& k, const sm::view<const T, 4>& v,
                  const rule_operands<T>& in, const sm::view<Out, 4>& out, const linear::options& options, const sm::context_ref& ctx)
 {
-    with_rule<T>(r, f, [&](auto rule) {
+    with_rule<T, Out>(r, f, [&](auto rule) {
         using Rule = decltype(rule);
         linear::forward<Rule, test_arch>(q, k, v, inputs_of<Rule, 2, T>(in, [](const auto& o) { return o; }), out, options, ctx);
     });
@@ -75,7 +77,7 @@ void run_packed(rule r, const sm::view<const T, 4>& q, const sm::view<const T, 4
                 const rule_operands<T>& in, const sm::view<T, 4>& out, const sm::view<const index, 1>& cu_seqlens,
                 const linear::options& options, const sm::context_ref& ctx)
 {
-    with_rule<T>(r, features::given, [&](auto rule) {
+    with_rule<T, T>(r, features::given, [&](auto rule) {
         using Rule = decltype(rule);
         linear::forward_packed<Rule, test_arch>(q[0], k[0], v[0], inputs_of<Rule, 1, T>(in, [](const auto& o) { return o[0]; }), out[0],
                                                 cu_seqlens, options, ctx);

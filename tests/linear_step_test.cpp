@@ -657,7 +657,7 @@ TEST_CASE("linear step: NaN and infinities stay where they are read")
         // Put into sequence 1, head 1: key channel 2, value channel 4. Everything of the head's, one column, or its outputs
         // alone.
         enum class reach { head, column, outputs };
-        const auto spreads = [&](const char* name, reach how, float bad, const auto& put) {
+        const auto spreads = [&](const char* name, reach how, float bad, void (*put)(problem<Rule, float>&, float)) {
             problem<Rule, float> p(c);
             put(p, bad);
             p.run();

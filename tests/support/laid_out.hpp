@@ -23,8 +23,8 @@ namespace sm = seqmix;
 using sm::bf16;
 using sm::index;
 
-/// How much to run: emulated, everything takes some fifty times as long.
-#if defined(__aarch64__)
+/// How much to run: emulated, everything takes some fifty times as long, and some ten times where every access is watched.
+#if defined(__aarch64__) || defined(__SANITIZE_ADDRESS__)
 inline constexpr bool thorough = false;
 #else
 inline constexpr bool thorough = true;

@@ -43,6 +43,7 @@ class named_operand {
 public:
     static constexpr std::size_t most_axes = 5;
 
+    named_operand() {} ///< none: room in a list
     template <class T, std::size_t Rank>
     named_operand(const char* name, const view<T, Rank>& v) : name_(name), given_(v), rank_(Rank), reach_(seqmix::reach(v))
     {
@@ -62,9 +63,9 @@ public:
     const byte_range& reach() const { return reach_; }
 
 private:
-    const char* name_;
-    bool given_;
-    std::size_t rank_;
+    const char* name_ = "";
+    bool given_ = false;
+    std::size_t rank_ = 0;
     index extents_[most_axes] = {}; ///< rank of them
     byte_range reach_;
 };

@@ -448,7 +448,7 @@ private:
                 if (!s_.accumulate) {
                     store_block<Arch>(from, out, s_.how);
                 } else {
-                    store_combined<Arch>(from, out, s_.how, [](f32 sum, f32 old) SEQMIX_INLINE_LAMBDA { return old + sum; },
+                    store_combined<Arch>(from, out, s_.how, tile::add_to(),
                                          tile::block<const Out>{out.base, out.row_stride, out.column_stride, out.rows, out.columns});
                 }
             });

@@ -93,7 +93,7 @@ void cross_scan(const view<Q, 5>& q, const view<K, 5>& k, const view<V, 5>& v,
     const detail::linear_shape shape = detail::check_rows(check, {"q", queries}, {"k", keys}, {"v", values}, written, {"batch", "height", "width"},
                                                           Rule::features::features(k.extent(4)));
     index number = 0;
-    for (const scan_route<Rule, T>& route : routes) { detail::check_inputs<Rule>(check.of("route", number++), route.in, shape, {written}); }
+    for (const scan_route<Rule, T>& route : routes) { detail::check_inputs(check.of("route", number++), detail::operands_of<Rule>(route.in, k.extent(4)), shape, {written}); }
     detail::check_numbers(check, opt.scale, opt.chunk);
     detail::sum_routes<Rule, Arch, T, Out>(queries, keys, values, routes, out, shape.shared, opt, ctx);
 }
@@ -113,8 +113,8 @@ void bidirectional(const view<Q, 4>& q, const view<K, 4>& k, const view<V, 4>& v
     const named_operand written = {"out", out};
     const detail::linear_shape shape = detail::check_rows(check, {"q", queries}, {"k", keys}, {"v", values}, written, {"batch", "length"},
                                                           Rule::features::features(k.extent(3)));
-    detail::check_inputs<Rule>(check.of("ahead"), ahead, shape, {written});
-    detail::check_inputs<Rule>(check.of("back"), back, shape, {written});
+    detail::check_inputs(check.of("ahead"), detail::operands_of<Rule>(ahead, k.extent(3)), shape, {written});
+    detail::check_inputs(check.of("back"), detail::operands_of<Rule>(back, k.extent(3)), shape, {written});
     detail::check_numbers(check, opt.scale, opt.chunk);
     const auto row = [](const auto& operand) { return detail::as_row(operand); };
     detail::sum_routes<Rule, Arch, T, Out>(row(queries), row(keys), row(values),

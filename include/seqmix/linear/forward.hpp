@@ -129,11 +129,11 @@ void forward(const view<Q, 4>& q, const view<K, 4>& k, const view<V, 4>& v, cons
     const view<const T, 4> queries = q, keys = k, values = v;
     const checker check("linear::forward");
     const named_extent items = {"batch", v.extent(0), "v's"};
-    const shared_heads shared = detail::check_linear<Rule>(
+    const shared_heads shared = detail::check_linear(
         check,
         {{"q", queries}, {"k", keys}, {"v", values}, {"out", out}, {"state", opt.state}, {"initial_state", opt.initial_state},
          {"normalizer", opt.normalizer}, {"snapshots", opt.snapshots}},
-        in, opt.normalize, items);
+        detail::operands_of<Rule>(in, k.extent(3)), opt.normalize, items);
     detail::check_options(check, opt, detail::state_shape<Rule>(items, k.extent(3), v.extent(2), v.extent(3)), v.extent(1));
     if (v.extent(0) * v.extent(1) * v.extent(2) == 0) { return; }
     detail::linear_items<Rule, Arch, T, Out>(
@@ -164,11 +164,11 @@ void forward_packed(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& 
     const index sequences = cu_seqlens.extent(0) - 1;
     const named_operand written("out", out);
     const named_extent items = {"batch", sequences, "the number of sequences"};
-    const shared_heads shared = detail::check_linear<Rule>(
+    const shared_heads shared = detail::check_linear(
         check,
         {{"q", queries}, {"k", keys}, {"v", values}, written, {"state", opt.state}, {"initial_state", opt.initial_state},
          {"normalizer", opt.normalizer}, {"snapshots", opt.snapshots}},
-        in, opt.normalize, items);
+        detail::operands_of<Rule>(in, k.extent(2)), opt.normalize, items);
     for (const named_operand& writes : {written, named_operand("state", opt.state), named_operand("normalizer", opt.normalizer)}) {
         check_apart(check, writes, named_operand("cu_seqlens", cu_seqlens));
     }

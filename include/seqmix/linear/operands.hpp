@@ -28,16 +28,33 @@ enum class axes {
     tokens_heads_keys,
 };
 
-/// Calls body(operand, name, axes) for each of them.
-template <class Rule, class Inputs, class Body>
-void for_each_input(Inputs& in, const Body& body)
+/// What a rule takes, whatever its type and rank, and what else checks ask of a rule: so that they are compiled once for all rules.
+struct rule_operands {
+    struct named {
+        named_operand operand;
+        detail::axes axes;
+    };
+    named given[3] = {};
+    std::size_t count = 0;
+    bool additive;
+    index features; ///< of a key: K
+
+    const named* begin() const { return given; }
+    const named* end() const { return given + count; }
+};
+
+template <class Rule, class Inputs>
+rule_operands operands_of(const Inputs& in, index size)
 {
-    if constexpr (Rule::gate == gate::head) { body(in.log_decay, "log_decay", axes::heads); }
-    if constexpr (Rule::gate == gate::token) { body(in.log_decay, "log_decay", axes::tokens_heads); }
-    if constexpr (Rule::gate == gate::channel) { body(in.log_decay, "log_decay", axes::tokens_heads_keys); }
-    if constexpr (Rule::update == update::delta) { body(in.beta, "beta", axes::tokens_heads); }
-    if constexpr (Rule::bonus) { body(in.bonus, "bonus", axes::heads_keys); }
-    if constexpr (Rule::update == update::dplr) { body(in.a, "a", axes::tokens_heads_keys), body(in.b, "b", axes::tokens_heads_keys); }
+    rule_operands o{.additive = Rule::update == update::additive, .features = Rule::features::features(size)};
+    const auto add = [&](const char* name, const auto& operand, axes what) { o.given[o.count++] = {{name, operand}, what}; };
+    if constexpr (Rule::gate == gate::head) { add("log_decay", in.log_decay, axes::heads); }
+    if constexpr (Rule::gate == gate::token) { add("log_decay", in.log_decay, axes::tokens_heads); }
+    if constexpr (Rule::gate == gate::channel) { add("log_decay", in.log_decay, axes::tokens_heads_keys); }
+    if constexpr (Rule::update == update::delta) { add("beta", in.beta, axes::tokens_heads); }
+    if constexpr (Rule::bonus) { add("bonus", in.bonus, axes::heads_keys); }
+    if constexpr (Rule::update == update::dplr) { add("a", in.a, axes::tokens_heads_keys), add("b", in.b, axes::tokens_heads_keys); }
+    return o;
 }
 
 /// What a rule takes, part(operand) being what becomes of an operand that has tokens: of one sequence [lines, tokens, …].
@@ -90,19 +107,17 @@ inline linear_shape check_rows(const checker& check, const named_operand& q, con
 }
 
 /// What a rule takes besides; apart from all that is `written`.
-template <class Rule, class Inputs>
-void check_inputs(const checker& check, const Inputs& in, const linear_shape& shape, std::initializer_list<named_operand> written)
+inline void check_inputs(const checker& check, const rule_operands& in, const linear_shape& shape, std::initializer_list<named_operand> written)
 {
-    for_each_input<Rule>(in, [&](const auto& operand, const char* name, axes what) {
-        const named_operand named(name, operand);
-        check_given(check, named);
-        check_shape(check, named,
+    for (const auto& [operand, what] : in) {
+        check_given(check, operand);
+        check_shape(check, operand,
                     what == axes::heads               ? named_shape(shape.heads)
                     : what == axes::heads_keys        ? shape.heads + shape.keys
                     : what == axes::tokens_heads      ? shape.tokens + shape.heads
                                                       : shape.tokens + shape.heads + shape.keys);
-        for (const named_operand& writes : written) { check_apart(check, writes, named); }
-    });
+        for (const named_operand& writes : written) { check_apart(check, writes, operand); }
+    }
 }
 
 struct linear_operands {
@@ -110,16 +125,14 @@ struct linear_operands {
 };
 
 /// Of forward and step; `items`: how many states there must be, and what tells so.
-template <class Rule, class Inputs>
-shared_heads check_linear(const checker& check, const linear_operands& o, const Inputs& in, bool normalize, const named_extent& items)
+inline shared_heads check_linear(const checker& check, const linear_operands& o, const rule_operands& in, bool normalize, const named_extent& items)
 {
-    const index features = Rule::features::features(o.k.extent(o.k.rank() - 1));
-    const linear_shape shape = check_rows(check, o.q, o.k, o.v, o.out, {"batch", "length"}, features);
-    check_inputs<Rule>(check, in, shape, {o.out, o.state, o.normalizer, o.snapshots});
+    const linear_shape shape = check_rows(check, o.q, o.k, o.v, o.out, {"batch", "length"}, in.features);
+    check_inputs(check, in, shape, {o.out, o.state, o.normalizer, o.snapshots});
     check_optional(check, o.state, items + shape.heads + shape.keys + shape.values);
     check_optional(check, o.initial_state, items + shape.heads + shape.keys + shape.values);
     check_optional(check, o.normalizer, items + shape.heads + shape.keys);
-    check.require(!normalize || Rule::update == update::additive, "normalize is for additive updates only");
+    check.require(!normalize || in.additive, "normalize is for additive updates only");
     check.require(normalize || !o.normalizer.given(), "normalizer is given, but normalize is false");
     check_apart(check, o.out, o.initial_state);
     for (const named_operand& written : {o.state, o.normalizer, o.snapshots}) { check_apart(check, written, o.q, o.k, o.v, o.initial_state); }

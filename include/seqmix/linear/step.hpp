@@ -168,16 +168,11 @@ void step(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& v,
     const view<const T, 3> qs = q, ks = k, vs = v;
     const index size = k.extent(2), keys = Rule::features::features(size), values = v.extent(2), heads = v.extent(1);
     const checker check("linear::step");
-    const shared_heads shared = detail::check_linear<Rule>(check,
-                                                           {{"q", qs},
-                                                            {"k", ks},
-                                                            {"v", vs},
-                                                            {"out", out},
-                                                            {"state", opt.state},
-                                                            {"initial_state", opt.initial_state},
-                                                            {"normalizer", opt.normalizer},
-                                                            {"snapshots", view<float, 5>{}}},
-                                                           in, opt.normalize, {"batch", v.extent(0), "v's"});
+    const shared_heads shared = detail::check_linear(
+        check,
+        {{"q", qs}, {"k", ks}, {"v", vs}, {"out", out}, {"state", opt.state}, {"initial_state", opt.initial_state}, {"normalizer", opt.normalizer},
+         {"snapshots", view<float, 5>{}}},
+        detail::operands_of<Rule>(in, size), opt.normalize, {"batch", v.extent(0), "v's"});
     check.require(bool(opt.state) || v.extent(0) * heads * keys * values == 0, "state is not given");
     check.require(!opt.normalize || bool(opt.normalizer) || v.extent(0) * heads * keys == 0, "normalizer is not given");
     check.require(!opt.scale || std::isfinite(*opt.scale), "scale is not finite");

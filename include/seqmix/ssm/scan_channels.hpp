@@ -322,7 +322,7 @@ private:
             const tile::block<const Out> before = {out.base, out.row_stride, out.column_stride, out.rows, out.columns};
             if (!s_.z) {
                 if (!s_.accumulate) { return store_block<Arch>(y, out, s_.how); }
-                return store_combined<Arch>(y, out, s_.how, [](f32 sum, f32 old) SEQMIX_INLINE_LAMBDA { return old + sum; }, before);
+                return store_combined<Arch>(y, out, s_.how, tile::add_to(), before);
             }
             for_runs(s_.z, first_of(g), tile_channels(g), now.first + done, out.rows, [&](const auto& z, index) {
                 if (!s_.accumulate) {

@@ -33,24 +33,34 @@ SEQMIX_NOINLINE void combine_turned(const lane_groups& from, const block<T>& to,
                 square[i] = s + i < to.rows ? f32::load(rows + (s + i) * sign * from.row_stride) : f32::zero();
             });
             transpose(square);
+            // A loop over memory and not over registers: `function` is long, and would otherwise be compiled once per lane.
+            alignas(sizeof(float) * lanes) float turned[lanes * lanes];
+            simd::unroll<lanes>([&](auto i) SEQMIX_INLINE_LAMBDA { square[i].store(turned + i * lanes); });
             const index first = start + s * sign;
-            simd::unroll<lanes>([&](auto i) SEQMIX_INLINE_LAMBDA {
-                if (i < live) {
-                    const auto at = [&](const auto& of) { return of.base + (c + i) * of.column_stride + first * of.row_stride; };
-                    const f32 y = function(square[i], load_strided<Arch>(at(others), others.row_stride * sign, count)...);
-                    T* const line = at(to);
-                    if (how == store::streamed && count >= lanes && streamable<lanes>(line)) {
-                        y.stream(line);
-                    } else {
-                        store_strided<Arch>(y, line, 1, count);
-                    }
+            for (index i = 0; i < live; ++i) {
+                const auto at = [&](const auto& of) { return of.base + (c + i) * of.column_stride + first * of.row_stride; };
+                const f32 y = function(f32::load(turned + i * lanes), load_strided<Arch>(at(others), others.row_stride * sign, count)...);
+                T* const line = at(to);
+                if (how == store::streamed && count >= lanes && streamable<lanes>(line)) {
+                    y.stream(line);
+                } else {
+                    store_strided<Arch>(y, line, 1, count);
                 }
-            });
+            }
         }
     }
 }
 
 } // namespace detail
+
+/// For store_combined: on top of what is there. One type for all kernels, which then share the code.
+struct add_to {
+    template <class F32>
+    SEQMIX_INLINE F32 operator()(F32 sum, F32 old) const
+    {
+        return old + sum;
+    }
+};
 
 /// to = function(from, others…), register by register, rounded to T: store_block where results depend on further blocks of the same
 /// shape, which are then read where they stand and need no copy. They may be `to` itself.
