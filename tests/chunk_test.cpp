@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <vector>
 
 // What mixers make of a chunk of tokens: operands, products, decays.
@@ -99,88 +100,79 @@ void check_scores(index_type tokens, index_type states)
     CHECK((scores.intact() && Q_words.intact() && K_words.intact()));
 }
 
-/// `each`: a factor for each row; else one for all. V has `of_token` rows for each token.
+/// What two readers see of a chunk, and what it leaves of the state. `each`: a factor for each row; else one for all. V has `of_token` rows
+/// for each token.
 template <class Element>
-void check_outputs(index_type tokens, index_type states, index_type columns, bool each, index_type of_token = 1)
+void check_pass(index_type tokens, index_type states, index_type columns, bool each, index_type of_token = 1)
 {
     using operands = tile::operand_tiles<test_arch, Element>;
-    using product = tile::product<test_arch, Element>;
+    using word = typename tile::product<test_arch, Element>::word;
     CAPTURE(tokens, states, columns, each, of_token);
     random_source random(37);
+    constexpr std::size_t readers = 2;
     const index_type padded_states = padded_row(states), depth = tokens * of_token, padded = padded_row(depth);
-    const numbers Q(random, tokens, states, padded_states), S(random, states, width, width), V(random, depth, width, width);
-    numbers M(random, tokens, depth, padded);
-    for (index_type i = 0; i < tokens; ++i) { // what lies beyond a row's tile is not read: it stays NaN
-        const index_type read = (i / rows_of_tile * rows_of_tile + rows_of_tile) * of_token;
-        for (index_type j = (i + 1) * of_token; j < padded; ++j) { M.memory[i * padded + j] = j < read ? 0.0f : std::nanf(""); }
+    const numbers before(random, states, width, width), V(random, depth, width, width), to_end(random, depth, width, width);
+    const numbers K(random, depth, states, padded_states);
+    const std::vector<float> from_start = random.normals(static_cast<std::size_t>(whole(tokens, rows_of_tile)));
+    const std::vector<float> decay = random.normals(static_cast<std::size_t>(whole(states, rows_of_tile)));
+    std::deque<numbers> Q, M;
+    std::deque<words_of<Element>> Q_words, M_words;
+    std::deque<guarded<float>> out;
+    std::vector<tile::chunk_reader> read;
+    for (std::size_t r = 0; r < readers; ++r) {
+        Q.emplace_back(random, tokens, states, padded_states), M.emplace_back(random, tokens, depth, padded);
+        for (index_type i = 0; i < tokens; ++i) { // what lies beyond a row's tile is not read: it stays NaN
+            const index_type reach = (i / rows_of_tile * rows_of_tile + rows_of_tile) * of_token;
+            for (index_type j = (i + 1) * of_token; j < padded; ++j) { M[r].memory[i * padded + j] = j < reach ? 0.0f : std::nanf(""); }
+        }
+        Q_words.emplace_back(tokens * padded_states / 2 + 1), M_words.emplace_back(tokens * padded / 2 + 1), out.emplace_back(tokens * width);
+        read.push_back({operands::rows(Q[r].data(), tokens, padded_states, Q_words[r].data()),
+                        operands::rows(M[r].data(), tokens, padded, M_words[r].data()), out[r].data()});
     }
-    const std::vector<float> factor = random.normals(static_cast<std::size_t>(whole(tokens, rows_of_tile)));
-    words_of<Element> Q_words(tokens * padded_states / 2 + 1), M_words(tokens * padded / 2 + 1);
-    words_of<Element> S_words((states + 1) / 2 * width), V_words((depth + 1) / 2 * width);
-    guarded<float> out(tokens * width);
+    words_of<Element> S_words((tile::pass_rows<test_arch> + 1) / 2 * width), V_words((depth + 1) / 2 * width), end_words((depth + 1) / 2 * width);
+    words_of<Element> K_words((depth + 1) / 2 * padded_states);
+    guarded<float> S(states * width);
+    std::copy(before.data(), before.data() + states * width, S.data());
+    operands::joined(K.data(), depth, padded_states, padded_states, K_words.data());
+    const tile::chunk_writer<word> written = {{operands::joined(V.data(), depth, width, columns, V_words.data()), width},
+                                              of_token,
+                                              operands::turned_left_of(K.data(), padded_states, K_words.data()),
+                                              {operands::joined(to_end.data(), depth, width, columns, end_words.data()), width}};
     const numbers next(random, tokens, columns, columns);
     tile::lines_ahead ahead;
     ahead.add(tile::block<const float>{next.data(), columns, 1, tokens, columns});
-    ahead.spread_over((tokens + rows_of_tile - 1) / rows_of_tile);
-    const auto Q_operand = operands::rows(Q.data(), tokens, padded_states, Q_words.data());
-    const auto M_operand = operands::rows(M.data(), tokens, padded, M_words.data());
-    const tile::right_panel<typename product::word> S_panel = {operands::joined(S.data(), states, width, columns, S_words.data()), width};
-    const tile::right_panel<typename product::word> V_panel = {operands::joined(V.data(), depth, width, columns, V_words.data()), width};
+    ahead.spread_over(tile::asks_of_pass<test_arch>(states, tokens, readers));
     if (each) {
-        tile::chunk_outputs<product>(Q_operand, S_panel, states, factor.data(), M_operand, V_panel, tokens, columns, out.data(), &ahead,
-                                     of_token);
+        tile::pass_chunk<operands>(read.data(), readers, from_start.data(), written, tokens, decay.data(), states, columns, S.data(),
+                                   S_words.data(), &ahead);
     } else {
-        tile::chunk_outputs<product>(Q_operand, S_panel, states, factor[0], M_operand, V_panel, tokens, columns, out.data(), nullptr,
-                                     of_token);
+        tile::pass_chunk<operands>(read.data(), readers, from_start[0], written, tokens, decay[0], states, columns, S.data(), S_words.data());
     }
+    const auto factor = [&](const std::vector<float>& of, index_type row) { return static_cast<double>(of[static_cast<std::size_t>(each ? row : 0)]); };
     worst_error worst;
-    for (index_type i = 0; i < tokens; ++i) {
-        for (index_type c = 0; c < columns; ++c) {
-            sum_of_products<Element> want;
-            for (index_type n = 0; n < states; ++n) { want.add(Q(i, n), S(n, c)); }
-            want.scale(static_cast<double>(factor[static_cast<std::size_t>(each ? i : 0)]));
-            for (index_type j = 0; j < (i + 1) * of_token; ++j) { want.add(M(i, j), V(j, c)); }
-            see(worst, out[i * width + c], want, i * width + c);
+    for (std::size_t r = 0; r < readers; ++r) {
+        for (index_type i = 0; i < tokens; ++i) {
+            for (index_type c = 0; c < columns; ++c) {
+                sum_of_products<Element> want;
+                for (index_type n = 0; n < states; ++n) { want.add(Q[r](i, n), before(n, c)); }
+                want.scale(factor(from_start, i));
+                for (index_type j = 0; j < (i + 1) * of_token; ++j) { want.add(M[r](i, j), V(j, c)); }
+                see(worst, out[r][i * width + c], want, i * width + c);
+            }
         }
+        CHECK((out[r].intact() && Q_words[r].intact() && M_words[r].intact()));
     }
-    INFO(worst);
-    CHECK(worst.error == 0.0);
-    CHECK((out.intact() && Q_words.intact() && M_words.intact() && S_words.intact() && V_words.intact()));
-}
-
-template <class Element>
-void check_state(index_type tokens, index_type states, index_type columns, bool each)
-{
-    using operands = tile::operand_tiles<test_arch, Element>;
-    using product = tile::product<test_arch, Element>;
-    CAPTURE(tokens, states, columns, each);
-    random_source random(41);
-    const index_type padded_states = padded_row(states);
-    const numbers K(random, tokens, states, padded_states), before(random, states, width, width), V(random, tokens, width, width);
-    const std::vector<float> factor = random.normals(static_cast<std::size_t>(whole(states, rows_of_tile)));
-    words_of<Element> K_words((tokens + 1) / 2 * padded_states), V_words((tokens + 1) / 2 * width);
-    guarded<float> S(states * width);
-    std::copy(before.data(), before.data() + states * width, S.data());
-    operands::joined(K.data(), tokens, padded_states, padded_states, K_words.data());
-    const auto turned_K = operands::turned_left_of(K.data(), padded_states, K_words.data());
-    const tile::right_panel<typename product::word> V_panel = {operands::joined(V.data(), tokens, width, columns, V_words.data()), width};
-    if (each) {
-        tile::chunk_state<product>(turned_K, V_panel, tokens, factor.data(), states, columns, S.data());
-    } else {
-        tile::chunk_state<product>(turned_K, V_panel, tokens, factor[0], states, columns, S.data());
-    }
-    worst_error worst;
     for (index_type n = 0; n < states; ++n) {
         for (index_type c = 0; c < columns; ++c) {
             sum_of_products<Element> want;
-            want.add(before(n, c), static_cast<double>(factor[static_cast<std::size_t>(each ? n : 0)]));
-            for (index_type t = 0; t < tokens; ++t) { want.add(K(t, n), V(t, c)); }
+            want.add(before(n, c), factor(decay, n));
+            for (index_type t = 0; t < depth; ++t) { want.add(K(t, n), to_end(t, c)); }
             see(worst, S[n * width + c], want, n * width + c);
         }
     }
     INFO(worst);
     CHECK(worst.error == 0.0);
-    CHECK((S.intact() && K_words.intact() && V_words.intact()));
+    CHECK((S.intact() && K_words.intact() && V_words.intact() && end_words.intact() && S_words.intact()));
 }
 
 template <class Element>
@@ -190,12 +182,14 @@ void check_products()
         for (index_type states : lengths) { check_scores<Element>(tokens, states); }
         for (index_type columns : columns_of_panel) {
             for (const bool each : {false, true}) {
-                check_outputs<Element>(tokens, 7, columns, each), check_state<Element>(tokens, 7, columns, each);
-                check_outputs<Element>(7, tokens, columns, each), check_state<Element>(7, tokens, columns, each);
-                check_outputs<Element>(tokens, 3, columns, each, 2);
+                check_pass<Element>(tokens, 7, columns, each), check_pass<Element>(7, tokens, columns, each);
+                check_pass<Element>(tokens, 3, columns, each, 2);
             }
         }
     }
+    // States in one block of rows and in several, the last one whole or not.
+    constexpr index_type block = tile::pass_rows<test_arch>;
+    for (index_type states : {block - 1, block, block + 1, 2 * block, 2 * block + 7}) { check_pass<Element>(13, states, width, true); }
 }
 
 /// Log decays of a chunk in some unit, and what is left between two tokens in double, each sum on its own.

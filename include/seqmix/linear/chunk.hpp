@@ -290,16 +290,12 @@ private:
         for (index p = 0; p < n_.panels(); ++p) {
             const index columns = n_.columns(p);
             float* const S = state_of(head, p);
-            const tile::right_panel<word> before = {operands::joined(S, keys, width, columns, at_.state_words), width};
-            float* const W = asks ? solve(p, before, operands::left_of(asking.data, asking.stride, at_.asking_words), tokens, columns, ahead)
-                                        : values_of(p);
-            const tile::right_panel<word> values = {operands::joined(W, written_rows, width, columns, at_.value_words), width};
-            for (index j = 0; j < n_.queries; ++j) {
-                const auto Q = operands::left_of(queries_of(reading, j), reading.stride, query_words(j));
-                const auto M = operands::left_of(queries_of(at_.weights, j), at_.weights.stride, weight_words(j));
-                tile::chunk_outputs<product>(Q, before, keys, at_.decays.from_start(), M, values, tokens, columns, outputs_of(j, p),
-                                             &ahead, writers);
+            float* W = values_of(p);
+            if constexpr (asks) {
+                const tile::right_panel<word> before = {operands::joined(S, keys, width, columns, at_.state_words), width};
+                W = solve(p, before, operands::left_of(asking.data, asking.stride, at_.asking_words), tokens, columns, ahead);
             }
+            const tile::right_panel<word> values = {operands::joined(W, written_rows, width, columns, at_.value_words), width};
             tile::right_panel<word> to_end = values;
             if constexpr (!on_rows) {
                 // Values as the end of the chunk sees them.
@@ -307,7 +303,12 @@ private:
                                      {W, tokens, columns, width}, at_.decays.to_end());
                 to_end = {operands::joined(at_.weighted, tokens, width, columns, at_.weighted_words), width};
             }
-            tile::chunk_state<product>(turned_K, to_end, written_rows, at_.decays.state(), keys, columns, S, &ahead);
+            for (index j = 0; j < n_.queries; ++j) {
+                at_.readers[j] = {operands::left_of(queries_of(reading, j), reading.stride, query_words(j)),
+                                  operands::left_of(queries_of(at_.weights, j), at_.weights.stride, weight_words(j)), outputs_of(j, p)};
+            }
+            tile::pass_chunk<operands>(at_.readers, n_.queries, at_.decays.from_start(), {values, writers, turned_K, to_end}, tokens,
+                                       at_.decays.state(), keys, columns, S, at_.state_words, &ahead);
         }
     }
 
@@ -427,8 +428,8 @@ private:
         add(s_.k, next / s_.heads.of_key), add(s_.v, next), add(s_.q, query_head(next, 0));
         if constexpr (Rule::gate == gate::channel) { add(s_.in.log_decay, next); }
         if constexpr (dplr) { add(s_.in.a, next), add(s_.in.b, next); }
-        const index outputs = tile::asks_of_outputs<product>(n_.keys, now.tokens);
-        lines.spread_over(n_.panels() * ((n_.queries + asks) * outputs + tile::asks_of_state<product>(n_.keys)));
+        const index of_solve = asks ? tile::asks_of_solve<product>(n_.keys, now.tokens) : 0;
+        lines.spread_over(n_.panels() * (of_solve + tile::asks_of_pass<Arch>(n_.keys, now.tokens, n_.queries)));
         return lines;
     }
 

@@ -49,6 +49,7 @@ struct chunk_scratch {
     static constexpr bool on_rows = decays_of<Rule, Arch>::on_rows;
 
     reading_rows* reading;
+    tile::chunk_reader* readers;                 ///< of each query
     decays_of<Rule, Arch> decays;
     recurrent_token<Rule, Arch> token;
     matrix raw;                                  ///< rows before the feature map
@@ -67,7 +68,7 @@ struct chunk_scratch {
     word *query_words, *asking_words, *weight_words, *key_words, *value_words, *weighted_words, *state_words;
 
     chunk_scratch(arena& s, const chunk_sizes<Arch>& n, index heads, bool mapped)
-        : reading(s.take<reading_rows>(n.queries + 1)), decays(s, n.chunk, n.keys, n.padded_keys()), token(s, n.keys, n.queries),
+        : reading(s.take<reading_rows>(n.queries + 1)), readers(s.take<tile::chunk_reader>(n.queries)), decays(s, n.chunk, n.keys, n.padded_keys()), token(s, n.keys, n.queries),
           raw(matrix::take(s, mapped ? n.chunk : 0, n.size)), queries(matrix::take(s, n.queries * n.chunk, n.keys)),
           queries_within(matrix::take(s, on_rows ? n.queries * n.chunk : 0, n.keys)),
           queries_decayed(matrix::take(s, on_rows ? n.queries * n.chunk : 0, n.keys)), keys(matrix::take(s, n.chunk, n.keys)),

@@ -93,7 +93,9 @@ void cross_scan(const view<Q, 5>& q, const view<K, 5>& k, const view<V, 5>& v,
     const detail::linear_shape shape = detail::check_rows(check, {"q", queries}, {"k", keys}, {"v", values}, written, {"batch", "height", "width"},
                                                           Rule::features::features(k.extent(4)));
     index number = 0;
-    for (const scan_route<Rule, T>& route : routes) { detail::check_inputs(check.of("route", number++), detail::operands_of<Rule>(route.in, k.extent(4)), shape, {written}); }
+    for (const scan_route<Rule, T>& route : routes) {
+        detail::check_inputs(check.of("route", number++), detail::operands_of<Rule>(route.in, k.extent(4)), shape, {written});
+    }
     detail::check_numbers(check, opt.scale, opt.chunk);
     detail::sum_routes<Rule, Arch, T, Out>(queries, keys, values, routes, out, shape.shared, opt, ctx);
 }

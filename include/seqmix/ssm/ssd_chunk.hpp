@@ -232,7 +232,7 @@ private:
         for (index p = 0; s_.how != tile::store::streamed && p < n_.panels(); ++p) {
             lines.add(panel_of(s_.out, head, p, now.first, now.tokens));
         }
-        lines.spread_over(n_.panels() * (tile::asks_of_outputs<product>(n_.states, now.tokens) + tile::asks_of_state<product>(n_.states)));
+        lines.spread_over(n_.panels() * tile::asks_of_pass<Arch>(n_.states, now.tokens, 1));
         return lines;
     }
 
@@ -257,9 +257,9 @@ private:
                                  {x, tokens, columns, width}, at_.to_end);
             const tile::right_panel<word> X = {operands::joined(x, tokens, width, columns, at_.x_words), width};
             const tile::right_panel<word> weighted_X = {operands::joined(weighted, tokens, width, columns, at_.weighted_words), width};
-            const tile::right_panel<word> before = {operands::joined(S, states, width, columns, at_.state_words), width};
-            tile::chunk_outputs<product>(C, before, states, at_.from_start, M, X, tokens, columns, at_.y + p * n_.panel(), &ahead);
-            tile::chunk_state<product>(turned_B, weighted_X, tokens, at_.from_start[tokens - 1], states, columns, S, &ahead);
+            const tile::chunk_reader reader = {C, M, at_.y + p * n_.panel()};
+            tile::pass_chunk<operands>(&reader, 1, at_.from_start, {X, 1, turned_B, weighted_X}, tokens, at_.from_start[tokens - 1], states, columns, S,
+                                       at_.state_words, &ahead);
         }
     }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqmix/tile/lines_ahead.hpp>
+#include <seqmix/tile/operand_tiles.hpp>
 #include <seqmix/tile/register_tile.hpp>
 
 // The products of a chunk of tokens, for recurrences S_t = decay_t S_{t-1} + k_t v_tᵀ, o_t = S_tᵀ q_t that are computed a chunk at
@@ -21,21 +22,32 @@ namespace tile {
 template <class Arch>
 inline constexpr index panel_width = small_blocking<Arch>::columns;
 
-/// Depth of products after which lines are asked for ahead.
-inline constexpr index ahead_words = 32;
+/// Rows of a state that go through a chunk together: 12 kB of a panel, besides as much again of the operands.
+template <class Arch>
+inline constexpr index pass_rows = 8 * small_blocking<Arch>::rows;
 
-/// How often the products of a chunk ask for lines ahead.
-template <class Product>
-constexpr index asks_of_outputs(index states, index tokens)
+/// One that reads the state in a chunk: out = from_start (Q S) + M V. Q [tokens, states], M [tokens, tokens · of_token].
+struct chunk_reader {
+    left_operand Q, M;
+    float* out; ///< [tokens] rows of panel_width floats
+};
+
+/// What is written in a chunk: `V` as the readers see it, with of_token rows for each token, `to_end` as the state does, under the
+/// keys of `turned_K` [states, tokens · of_token].
+template <class Word>
+struct chunk_writer {
+    right_panel<Word> V;
+    index of_token;
+    left_operand turned_K;
+    right_panel<Word> to_end;
+};
+
+/// How often pass_chunk asks for lines ahead.
+template <class Arch>
+constexpr index asks_of_pass(index states, index tokens, index readers)
 {
-    constexpr index rows = small_blocking<typename Product::arch>::rows;
-    return (tokens + rows - 1) / rows * ((depth_words<Product>(states) + ahead_words - 1) / ahead_words);
-}
-template <class Product>
-constexpr index asks_of_state(index states)
-{
-    constexpr index rows = small_blocking<typename Product::arch>::rows;
-    return (states + rows - 1) / rows;
+    constexpr index rows = small_blocking<Arch>::rows, block = pass_rows<Arch>;
+    return (states + block - 1) / block * readers * ((tokens + rows - 1) / rows) + (states + rows - 1) / rows;
 }
 
 namespace detail {
@@ -58,46 +70,44 @@ SEQMIX_INLINE void decay_rows(Tile& tile, const float* factor, index row)
     tile.scale_rows(factor + row);
 }
 
-/// register_tile::add_product, in pieces between which lines are asked for.
-template <class Product, int Vectors>
-SEQMIX_INLINE void add_product_asking(register_tile<Product, Vectors>& sum, const left_operand& left, index row, index live,
-                                      const right_panel<typename Product::word>& right, index depth, lines_ahead* ahead)
+template <class Operands, int Vectors, class FromStart, class Decay>
+SEQMIX_NOINLINE void pass_chunk(const chunk_reader* readers, index count, FromStart from_start, const chunk_writer<typename Operands::word>& written,
+                                index tokens, Decay decay, index states, float* S, typename Operands::word* words, lines_ahead* ahead)
 {
-    for (index d = 0; d < depth; d += ahead_words) {
-        sum.add_product({left.base + d * left.depth_stride, left.row_stride, left.depth_stride}, row, live,
-                        {right.base + d * right.stride, right.stride}, smaller(ahead_words, depth - d));
-        if (ahead != nullptr) { ahead->ask(); }
-    }
-}
-
-template <class Product, int Vectors, class Decay>
-SEQMIX_NOINLINE void chunk_outputs(const left_operand& Q, const right_panel<typename Product::word>& S, index states, Decay from_start,
-                                   const left_operand& M, const right_panel<typename Product::word>& V, index tokens, index of_token,
-                                   float* out, lines_ahead* ahead)
-{
-    constexpr index rows = small_blocking<typename Product::arch>::rows, width = panel_width<typename Product::arch>;
-    for (index row = 0; row < tokens; row += rows) {
-        const index live = smaller(rows, tokens - row);
-        register_tile<Product, Vectors> sum;
-        add_product_asking(sum, Q, row, live, S, depth_words<Product>(states), ahead);
-        decay_rows(sum, from_start, row);
-        sum.add_product(M, row, live, V, depth_words<Product>((row + live) * of_token));
-        sum.store(out + row * width, width, live);
-    }
-}
-
-template <class Product, int Vectors, class Decay>
-SEQMIX_NOINLINE void chunk_state(const left_operand& turned_K, const right_panel<typename Product::word>& V, index tokens, Decay decay,
-                                 index states, float* S, lines_ahead* ahead)
-{
-    constexpr index rows = small_blocking<typename Product::arch>::rows, width = panel_width<typename Product::arch>;
-    for (index row = 0; row < states; row += rows) {
-        const index live = smaller(rows, states - row);
-        register_tile<Product, Vectors> sum(S + row * width, width, live);
-        decay_rows(sum, decay, row);
-        sum.add_product(turned_K, row, live, V, depth_words<Product>(tokens));
-        sum.store(S + row * width, width, live);
-        if (ahead != nullptr) { ahead->ask(); }
+    using product = typename Operands::product;
+    using arch = typename product::arch;
+    constexpr index rows = small_blocking<arch>::rows, width = panel_width<arch>, block = pass_rows<arch>;
+    static_assert(block % product::group == 0);
+    for (index first = 0; first < states; first += block) {
+        const index deep = smaller(block, states - first);
+        const bool last = first + deep == states;
+        const right_panel<typename product::word> before = {
+            Operands::joined(S + first * width, deep, width, Vectors * simd::lanes<arch>, words), width};
+        for (index r = 0; r < count; ++r) {
+            const chunk_reader& reader = readers[r];
+            const left_operand Q = {reader.Q.base + first / product::group * reader.Q.depth_stride, reader.Q.row_stride, reader.Q.depth_stride};
+            for (index row = 0; row < tokens; row += rows) {
+                const index live = smaller(rows, tokens - row);
+                float* const out = reader.out + row * width;
+                register_tile<product, Vectors> sum;
+                if (first > 0) { sum = register_tile<product, Vectors>(out, width, live); }
+                sum.add_product(Q, row, live, before, depth_words<product>(deep));
+                if (last) {
+                    decay_rows(sum, from_start, row);
+                    sum.add_product(reader.M, row, live, written.V, depth_words<product>((row + live) * written.of_token));
+                }
+                sum.store(out, width, live);
+                if (ahead != nullptr) { ahead->ask(); }
+            }
+        }
+        for (index row = first; row < first + deep; row += rows) {
+            const index live = smaller(rows, states - row);
+            register_tile<product, Vectors> sum(S + row * width, width, live);
+            decay_rows(sum, decay, row);
+            sum.add_product(written.turned_K, row, live, written.to_end, depth_words<product>(tokens * written.of_token));
+            sum.store(S + row * width, width, live);
+            if (ahead != nullptr) { ahead->ask(); }
+        }
     }
 }
 
@@ -117,29 +127,19 @@ SEQMIX_NOINLINE void chunk_scores(const left_operand& Q, const right_panel<typen
 
 } // namespace detail
 
-/// O = decay (Q S) + M V for one panel of `columns` columns. Q [tokens, states] and M [tokens, tokens] are left operands, S and V
-/// right ones. `from_start` is a float, or a const float* to a factor for each token, of which whole tiles of rows are read. M is
-/// lower triangular, so a row's depth ends with the tile of its own token: M must be 0 that far. `out` is dense, panel_width floats
-/// a row. V has of_token rows for each token, and M as many columns.
-template <class Product, class Decay>
-void chunk_outputs(const left_operand& Q, const right_panel<typename Product::word>& S, index states, Decay from_start,
-                   const left_operand& M, const right_panel<typename Product::word>& V, index tokens, index columns, float* out,
-                   lines_ahead* ahead = nullptr, index of_token = 1)
+/// A chunk's outputs, and what it leaves of the state, for one panel of `columns` columns:
+///
+///     out = from_start (Q S) + M V for each of `count` readers, S being the state before the chunk;  then S = decay S + Kᵀ to_end
+///
+/// S has `states` rows of panel_width floats, as every out. `from_start` and `decay` are a float, or a const float* to a factor for each
+/// token and for each of the states, of which whole tiles of rows are read. M is lower triangular, so a row's depth ends with the
+/// tile of its own token: M must be 0 that far. `words`: room for pass_rows rows of S, where products are of words.
+template <class Operands, class FromStart, class Decay>
+void pass_chunk(const chunk_reader* readers, index count, FromStart from_start, const chunk_writer<typename Operands::word>& written,
+                index tokens, Decay decay, index states, index columns, float* S, typename Operands::word* words, lines_ahead* ahead = nullptr)
 {
-    detail::with_columns<typename Product::arch>(columns, [&](auto vectors) SEQMIX_INLINE_LAMBDA {
-        detail::chunk_outputs<Product, vectors>(Q, S, states, from_start, M, V, tokens, of_token, out, ahead);
-    });
-}
-
-/// S = decay S + Kᵀ V for one panel of `columns` columns, S [states] rows of panel_width floats. `turned_K` is the left operand
-/// Kᵀ [states, tokens], V the right one. `decay` is a float, or a const float* to a factor for each of the states, of which whole
-/// tiles of rows are read.
-template <class Product, class Decay>
-void chunk_state(const left_operand& turned_K, const right_panel<typename Product::word>& V, index tokens, Decay decay, index states,
-                 index columns, float* S, lines_ahead* ahead = nullptr)
-{
-    detail::with_columns<typename Product::arch>(columns, [&](auto vectors) SEQMIX_INLINE_LAMBDA {
-        detail::chunk_state<Product, vectors>(turned_K, V, tokens, decay, states, S, ahead);
+    detail::with_columns<typename Operands::product::arch>(columns, [&](auto vectors) SEQMIX_INLINE_LAMBDA {
+        detail::pass_chunk<Operands, vectors>(readers, count, from_start, written, tokens, decay, states, S, words, ahead);
     });
 }
 

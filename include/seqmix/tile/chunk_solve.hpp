@@ -17,7 +17,28 @@ struct lower_operand {
     index row_stride, column_stride;
 };
 
+/// Depth of products after which lines are asked for ahead, and how often a solve does so.
+inline constexpr index ahead_words = 32;
+template <class Product>
+constexpr index asks_of_solve(index states, index tokens)
+{
+    constexpr index rows = small_blocking<typename Product::arch>::rows;
+    return (tokens + rows - 1) / rows * ((depth_words<Product>(states) + ahead_words - 1) / ahead_words);
+}
+
 namespace detail {
+
+/// register_tile::add_product, in pieces between which lines are asked for.
+template <class Product, int Vectors>
+SEQMIX_INLINE void add_product_asking(register_tile<Product, Vectors>& sum, const left_operand& left, index row, index live,
+                                      const right_panel<typename Product::word>& right, index depth, lines_ahead* ahead)
+{
+    for (index d = 0; d < depth; d += ahead_words) {
+        sum.add_product({left.base + d * left.depth_stride, left.row_stride, left.depth_stride}, row, live,
+                        {right.base + d * right.stride, right.stride}, smaller(ahead_words, depth - d));
+        if (ahead != nullptr) { ahead->ask(); }
+    }
+}
 
 template <class Product, int Vectors, class Start>
 SEQMIX_NOINLINE void chunk_solve(const left_operand& K, const right_panel<typename Product::word>& S, index states, const Start& start,

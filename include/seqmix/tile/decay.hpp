@@ -104,7 +104,7 @@ SEQMIX_INLINE void decay_below_diagonal(const matrix<Arch>& in, const cumulated_
 
 } // namespace detail
 
-/// out(i, j) = in(i, j) 2^(b_i - b_j) for j <= i; 0 above the diagonal, as far as chunk_outputs reads. Square, in place or not.
+/// out(i, j) = in(i, j) 2^(b_i - b_j) for j <= i; 0 above the diagonal, as far as pass_chunk reads. Square, in place or not.
 template <class Arch>
 SEQMIX_NOINLINE void decay_scores(const matrix<Arch>& in, const cumulated_decays<Arch>& b, const matrix<Arch>& out)
 {
