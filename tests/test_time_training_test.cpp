@@ -58,7 +58,7 @@ struct bounded {
     }
     friend bounded operator/(const bounded& a, const bounded& b)
     {
-        const double value = a.value / b.value, least = std::fabs(b.value) - b.error;
+        const double value = a.value / b.value, least = std::max(0.0, std::fabs(b.value) - b.error);
         const double error = (a.error + std::fabs(value) * b.error) / least + 4.0 * u * std::fabs(value) + tiny;
         return {value, error, std::fabs(value) + error};
     }
@@ -136,9 +136,10 @@ struct training_problem {
           v({c.batch, c.heads, c.values, c.length}, c.stands)
     {
         random_source random(c.seed * 7919 + 5);
-        const auto normal = [&] { return random.normal(); };
+        // Keys, queries and values of about unit length, as layers give them: bounds stay small from chunk to chunk.
+        const auto unit = [&](index size) { return [&random, by = 1.0f / std::sqrt(static_cast<float>(std::max(size, index{1})))] { return by * random.normal(); }; };
         const auto weight = [&] { return c.weights * random.normal(); };
-        q.fill(normal), k.fill(normal), v.fill(normal);
+        q.fill(unit(c.keys)), k.fill(unit(c.keys)), v.fill(unit(c.values));
         for (laid_out<float, 3>& r : rate) {
             (r = laid_out<float, 3>({c.batch, c.heads, c.length}, c.stands)).fill([&] { return c.rates * random.uniform(-0.2f, 1.0f); });
         }
@@ -248,18 +249,27 @@ reference::fast_matrix<bounded> bounded_matrix(const Matrix& m)
 
 error_record largest_error{"f32"};
 
-template <class T, class Out>
-void see(const sm::view<T, 1>& got, const std::vector<bounded>& want, worst_error& worst)
-{
-    std::vector<double> values, tolerances;
-    for (const bounded& x : want) {
-        double error = x.error;
-        if (!std::is_same_v<Out, float>) { error += sm::unit_roundoff<Out> * x.most() + half_smallest<Out>; }
-        values.push_back(x.value), tolerances.push_back(error);
+/// The worst error in tolerances, and the largest tolerance over the largest number: one that says nothing is found out.
+struct judged {
+    worst_error worst;
+    double loosest = 0.0;
+
+    template <class T>
+    void see(const std::vector<T>& got, const std::vector<bounded>& want)
+    {
+        std::vector<double> values, tolerances;
+        double largest = 0.0, size = 0.0;
+        for (const bounded& x : want) {
+            double error = x.error;
+            if (!std::is_same_v<T, float>) { error += sm::unit_roundoff<T> * x.most() + half_smallest<T>; }
+            values.push_back(x.value), tolerances.push_back(error);
+            largest = std::max(largest, std::isfinite(error) ? error : static_cast<double>(infinity)), size = std::max(size, std::fabs(x.value));
+        }
+        const worst_error w = worst_in_tolerances(sm::view<const T, 1>(got.data(), {got.size()}), values, tolerances);
+        worst.see(w.error, w.at, w.got, w.want);
+        if (size > 0.0) { loosest = std::max(loosest, largest / size); }
     }
-    const worst_error w = worst_in_tolerances(got, values, tolerances);
-    worst.see(w.error, w.at, w.got, w.want);
-}
+};
 
 /// The elements of a view as a list.
 template <class T, std::size_t Rank>
@@ -276,7 +286,7 @@ void check_result(const training_problem<Network, T>& p, const training_result<N
     const training_case& c = p.c;
     constexpr bool narrow = std::is_same_v<sm::tile::compute_element<test_arch, T>, bf16>;
     bounded::of_operands = narrow ? 0x1.02p-8 : 0.0;
-    worst_error of_out, of_weights, of_velocity;
+    judged of_out, of_weights, of_velocity;
     for (index b = 0; b < c.batch; ++b) {
         for (index h = 0; h < c.heads; ++h) {
             const auto tokens = [&](const auto& v) { return doubles(for_door(v())[b].select(1, h)); };
@@ -294,27 +304,24 @@ void check_result(const training_problem<Network, T>& p, const training_result<N
                 norms_of.push_back(c.norms_of ? bounded_matrix(p.norms_of[static_cast<std::size_t>(n)]()[b][h]) : W.back());
             }
             const std::vector<bounded> out = reference::test_time_training(in, W, M, norms_of);
-            const auto compare = [&](const auto& got, const std::vector<bounded>& want, worst_error& worst) {
-                const auto list = listed(got);
-                using number = typename std::remove_cvref_t<decltype(list)>::value_type;
-                see<const number, number>(sm::view<const number, 1>(list.data(), {list.size()}), want, worst);
-            };
-            compare(for_door(r.out())[b].select(1, h), out, of_out);
+            of_out.see(listed(for_door(r.out())[b].select(1, h)), out);
             for (index n = 0; n < p.count && c.length > 0; ++n) {
-                compare(r.weights[n]()[b][h], W[static_cast<std::size_t>(n)].at, of_weights);
-                if (c.velocity) { compare(r.velocity[n]()[b][h], M[static_cast<std::size_t>(n)].at, of_velocity); }
+                of_weights.see(listed(r.weights[n]()[b][h]), W[static_cast<std::size_t>(n)].at);
+                if (c.velocity) { of_velocity.see(listed(r.velocity[n]()[b][h]), M[static_cast<std::size_t>(n)].at); }
             }
         }
     }
     std::ostringstream place;
     place << (p.count == 1 ? "linear, " : "swiglu, ") << c;
     INFO(type_name<T> << ", out " << type_name<Out> << " on " << test_arch::name << ", " << place.str());
-    INFO("in tolerances, out: " << of_out << "; weights: " << of_weights << "; velocity: " << of_velocity);
-    CHECK(of_out.error <= 1.0);
-    CHECK(of_weights.error <= 1.0);
-    CHECK(of_velocity.error <= 1.0);
+    INFO("in tolerances, out: " << of_out.worst << "; weights: " << of_weights.worst << "; velocity: " << of_velocity.worst);
+    CHECK(of_out.worst.error <= 1.0);
+    CHECK(of_weights.worst.error <= 1.0);
+    CHECK(of_velocity.worst.error <= 1.0);
+    const double loosest = std::max({of_out.loosest, of_weights.loosest, of_velocity.loosest});
+    CHECK(loosest <= (narrow ? 0.5 : 0.02));
     CHECK(r.written_exactly());
-    if (!narrow && std::is_same_v<Out, float>) { largest_error.see(std::max({of_out.error, of_weights.error, of_velocity.error}), place.str()); }
+    if (!narrow && std::is_same_v<Out, float>) { largest_error.see(std::max({of_out.worst.error, of_weights.worst.error, of_velocity.worst.error}), place.str()); }
 }
 
 template <class Network, class T = float, class Out = T>
@@ -348,7 +355,7 @@ TEST_CASE("test_time_training: every length of sequences and chunks")
 {
     for (const index length : {1, 2, 8, 9, 63, 300, 600}) {
         for (const index chunk : {1, 7, 40, 299, 512, 1000}) {
-            if (length > 9 * chunk) { continue; } // bounds grow with every chunk
+            if (length > 5 * chunk) { continue; } // bounds grow with every chunk
             training_case c{.length = length, .keys = 9, .values = 5, .hidden = 6, .chunk = chunk, .update_first = chunk % 2 == 1, .momentum = true};
             c.rates = 1.0f / static_cast<float>(std::min(length, chunk)) / 8.0f;
             check_both(c);
@@ -376,16 +383,17 @@ TEST_CASE("test_time_training: every layout and type")
         training_case c{.batch = 2, .heads = 3, .length = 23, .keys = 19, .values = 21, .hidden = 18, .chunk = 9, .momentum = true, .velocity = true,
                         .initial = true, .norms_of = true, .stands = stands};
         check_both(c);
-        check_case<swiglu_network, bf16>(c);
         check_case<swiglu_network, f16, float>(c);
-        check_case<linear_network, bf16, float>(c);
         check_case<linear_network, f16>(c);
+        c.chunk = 14, c.weights = 0.2f, c.rates = 0.01f; // bounds that bf16's roundings leave something of
+        check_case<swiglu_network, bf16>(c);
+        check_case<linear_network, bf16, float>(c);
     }
 }
 
 TEST_CASE("test_time_training: strong gates")
 {
-    for (const float weights : {3.0f, 20.0f}) {
+    for (const float weights : {3.0f, 40.0f}) {
         training_case c{.length = 12, .keys = 12, .values = 5, .hidden = 20, .chunk = 12, .normalize = false};
         c.weights = weights, c.rates = 1e-3f;
         check_case<swiglu_network>(c);

@@ -181,8 +181,9 @@ void train_heads(index heads, index length, const training_sizes& sizes, const t
 /// A sequence may be cut where chunks end: give each part the weights and the velocity that the one before has left, and norms_of
 /// the first weights. The parts together have the bits of the whole. Results are bit-identical for every number of threads and for every batch.
 ///
-/// A token costs 6 D V operations (linear: 2 to apply, 2 to update a matrix) or 6 H D + 3 · 2 H V … see README.md; each chunk reads and writes the weights besides.
-/// Scratch: two to four times the weights of one head a thread, and blocks of tokens; it does not grow with L or the chunk.
+/// A token and head cost 2 D V multiply-adds, or with SwiGLU 6 D H + 3 H V; a chunk reads and writes weights and steps besides. Threads
+/// share heads, or, where these are fewer, panels of hidden units and blocks of tokens. Scratch: for each head under way two to three
+/// times its weights, with bf16 half as much again, and a block of tokens a thread; it does not grow with L or the chunk.
 ///
 /// Error against exact arithmetic on the given numbers, u = 2^-24: products n u of their absolute values, n being the depth (D, V
 /// or H; tokens of the chunk for G); silu 7 u of itself, its derivative 7 u σ (1 + 2 |W0 k|); norms (n / 2 + 3) u. Where the
