@@ -131,4 +131,32 @@ TEST_CASE("test_time_training: what does not fit is refused, and nothing is writ
     check_refusals("linear::test_time_training: ", of_linear);
 }
 
+TEST_CASE("test_time_training: packed sequences that do not fit are refused, and nothing is written")
+{
+    struct packed_refusal {
+        std::vector<index> offsets;
+        const char* message;
+    };
+    const door d;
+    const auto packed = [&](const std::vector<index>& offsets, const sm::view<float, 3>& out) {
+        linear::training_inputs<linear::swiglu_network, 2> in{.rate = {d.in.rate.w0[0], d.in.rate.w1[0], d.in.rate.w2[0]}, .momentum = d.in.momentum[0]};
+        return message_of([&] {
+            linear::test_time_training_packed<linear::swiglu_network, scalar>(d.q[0], d.k[0], d.v[0], in, out, {offsets.data(), {offsets.size()}}, d.o);
+        });
+    };
+    for (const packed_refusal& r : {packed_refusal{{1, 3, 5}, "cu_seqlens starts at 1, not at 0"},
+                                    {{0, 6, 5}, "cu_seqlens decreases from 6 to 5"},
+                                    {{0, 3, 4}, "cu_seqlens ends at 4, but v has length 5"},
+                                    {{}, "cu_seqlens is empty"},
+                                    {{0, 5}, "weights.w0's batch is 2, but the number of sequences is 1"}}) {
+        check_message(r.message, packed(r.offsets, d.out[0]), {"linear::test_time_training_packed: ", r.message});
+        CHECK(d.untouched());
+    }
+    const std::vector<index> offsets{0, 2, 5};
+    CHECK(packed(offsets, resized(d.out[0], 0, 4)) == "linear::test_time_training_packed: out's length is 4, but v's is 5");
+    auto* const on_offsets = reinterpret_cast<float*>(const_cast<index*>(offsets.data()));
+    check_message("offsets", packed(offsets, {on_offsets, {5, 2, 4}, {0, 0, 0}}), {"out overlaps cu_seqlens"});
+    CHECK(d.untouched());
+}
+
 } // namespace test_time_training_test

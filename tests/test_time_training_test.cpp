@@ -467,6 +467,43 @@ TEST_CASE("test_time_training: the same bits for every batch")
     CHECK(one == all);
 }
 
+TEST_CASE("test_time_training: packed sequences have the bits of each alone")
+{
+    const training_case c{.length = 40, .keys = 10, .values = 7, .hidden = 20, .chunk = 9, .momentum = true, .velocity = true};
+    const std::vector<index> offsets{0, 13, 13, 40};
+    const training_problem<swiglu_network, float> p(c);
+    laid_out<float, 4> packed_weights[3], alone_weights[3];
+    laid_out<float, 3> packed_out({40, 1, 7}, lie::first), alone_out({40, 1, 7}, lie::first);
+    linear::training_options<swiglu_network> o = p.options();
+    linear::training_inputs<swiglu_network, 2> in;
+    in.momentum = for_door(p.momentum())[0];
+    for (index n = 0; n < 3; ++n) {
+        nth(in.rate, n) = for_door(p.rate[n]())[0];
+        for (laid_out<float, 4>* weights : {packed_weights, alone_weights}) {
+            weights[n] = laid_out<float, 4>({3, 1, p.rows(n), p.columns(n)}, lie::last);
+            for (index item = 0; item < 3; ++item) {
+                for_each(weights[n]()[item], [&](float& x, auto... at) { x = p.given(p.start, n)[0](at...) * static_cast<float>(item + 1); });
+            }
+        }
+        nth(o.weights, n) = packed_weights[n]();
+    }
+    linear::test_time_training_packed<swiglu_network, test_arch>(for_door(p.q())[0], for_door(p.k())[0], for_door(p.v())[0], in, packed_out(),
+                                                                 {offsets.data(), {offsets.size()}}, o);
+    for (index item = 0; item < 3; ++item) {
+        const auto part = [&](const auto& v) { return v.slice(1, offsets[static_cast<std::size_t>(item)], offsets[static_cast<std::size_t>(item + 1)]); };
+        linear::training_inputs<swiglu_network> one;
+        one.momentum = part(for_door(p.momentum()));
+        for (index n = 0; n < 3; ++n) {
+            nth(one.rate, n) = part(for_door(p.rate[n]()));
+            nth(o.weights, n) = alone_weights[n]().slice(0, item, item + 1);
+        }
+        linear::test_time_training<swiglu_network, test_arch>(part(for_door(p.q())), part(for_door(p.k())), part(for_door(p.v())), one,
+                                                              part(sm::with_leading_axis(alone_out())), o);
+    }
+    CHECK(same_bits(packed_out(), alone_out()));
+    for (index n = 0; n < 3; ++n) { CHECK(same_bits(packed_weights[n](), alone_weights[n]())); }
+}
+
 namespace {
 
 template <class Network>

@@ -30,11 +30,11 @@ enum class update_order {
     update_then_apply, ///< those that their own chunk has left too: for sets and images; a chunk of all tokens is the form for both directions
 };
 
-/// What training takes besides queries, keys and values.
-template <class Network>
+/// What training takes besides queries, keys and values. Of packed sequences, Rank = 2: there is no axis of B.
+template <class Network, std::size_t Rank = 3>
 struct training_inputs {
-    typename Network::template matrices<view<const float, 3>> rate{}; ///< [B, L, heads]: each token's learning rate, for each matrix
-    view<const float, 3> momentum{};                                  ///< [B, L, heads]; null: no momentum
+    typename Network::template matrices<view<const float, Rank>> rate{}; ///< [B, L, heads]: each token's learning rate, for each matrix
+    view<const float, Rank> momentum{};                                  ///< [B, L, heads]; null: no momentum
 };
 
 /// Matrices of weights are [B, heads, rows, columns], with any strides: what all batch items begin with is a view whose first stride is 0.

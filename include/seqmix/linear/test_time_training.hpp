@@ -40,9 +40,10 @@ index hidden_of(const training_options<Network>& opt)
     }
 }
 
+/// `items`: how many networks there must be, and what tells so.
 template <class Network>
 void check_training(const checker& check, const named_operand& q, const named_operand& k, const named_operand& v, const training_inputs<Network>& in,
-                    const named_operand& out, const training_options<Network>& opt, const training_sizes& sizes)
+                    const named_operand& out, const training_options<Network>& opt, const training_sizes& sizes, const named_extent& items)
 {
     check_given(check, q, k, v, out);
     const named_extent batch = {"batch", v.extent(0), "v's"}, length = {"length", v.extent(1), "v's"}, heads = {"number of heads", v.extent(2), "v's"};
@@ -55,13 +56,13 @@ void check_training(const checker& check, const named_operand& q, const named_op
 
     for_each_matrix<Network>(sizes, [&](auto of, const matrix_names& names, named_extent rows, named_extent columns) {
         rows.name = "number of rows", columns.name = "number of columns";
-        const named_shape shape = batch + heads + rows + columns;
+        const named_shape shape = items + heads + rows + columns;
         const named_operand rate(names.rate, of(in.rate)), weights(names.weights, of(opt.weights)), initial(names.initial_weights, of(opt.initial_weights)),
             velocity(names.velocity, of(opt.velocity)), norms_of(names.norms_of, of(opt.norms_of));
         check_given(check, {rate, weights, initial, velocity, norms_of});
         check_shape(check, rate, tokens);
         for (const named_operand& matrix : {weights, initial, velocity, norms_of}) { check_optional(check, matrix, shape); }
-        check.require(weights.given() || initial.given() || batch.extent * heads.extent * rows.extent * columns.extent == 0, "neither ", names.weights,
+        check.require(weights.given() || initial.given() || items.extent * heads.extent * rows.extent * columns.extent == 0, "neither ", names.weights,
                       " nor ", names.initial_weights, " is given");
         check.require(!velocity.given() || bool(in.momentum), names.velocity, " is given, but momentum is not");
         check.require(!norms_of.given() || opt.normalize, names.norms_of, " is given, but normalize is false");
@@ -96,6 +97,7 @@ void train_head(const network_training<Network, Arch, T, Out>& head, const train
     const auto settle = [&](const auto* begun) {
         phase(training::settling(sizes), [&](index n, std::byte* memory) { head.settle(n, begun, memory); });
     };
+    if (length == 0) { return; } // leaves its weights as they are
     bool kept = false;
     for_each_matrix<Network>(sizes, [&](auto of, const auto&...) { kept = kept || of(in.to) || of(in.velocity); });
 
@@ -137,7 +139,7 @@ void train_heads(index heads, index length, const training_sizes& sizes, const t
                  const context_ref& ctx)
 {
     using training = network_training<Network, Arch, T, Out>;
-    const int workers = larger(1, ctx.concurrency()) > heads ? ctx.concurrency() : static_cast<int>(larger(1, ctx.concurrency()));
+    const int workers = static_cast<int>(larger(1, ctx.concurrency()));
     const index whole = heads / workers * workers, block = training::apply_tokens(sizes);
     arena state;
     static_cast<void>(training(state, sizes));
@@ -161,6 +163,36 @@ void train_heads(index heads, index length, const training_sizes& sizes, const t
                           train_head(one, sequence_of(head), sizes, opt, workers, some);
                       }
                   });
+}
+
+/// Everything of one head. part(operand) is an item's share of what tokens have, [L, heads, …].
+template <class Network, class T, class Out, class Part>
+training_sequence<Network, T, Out> sequence_of(const view<const T, 4>& q, const view<const T, 4>& k, const view<const T, 4>& v,
+                                               const training_inputs<Network>& in, const view<Out, 4>& out, const training_options<Network>& opt,
+                                               const training_sizes& sizes, index item, index head, const Part& part)
+{
+    const auto tokens = [&](const auto& operand) { return part(operand).select(1, head); };
+    training_sequence<Network, T, Out> one{tokens(q), tokens(k), tokens(v), tokens(out), {}, {}, {}, {}, {}, {}};
+    if (in.momentum) { one.momentum = tokens(in.momentum); }
+    for_each_matrix<Network>(sizes, [&](auto of, const auto&...) {
+        const auto given = [&](const auto& matrix, auto& to) {
+            if (matrix) { to = matrix[item][head]; }
+        };
+        of(one.rate) = tokens(of(in.rate));
+        given(of(opt.weights), of(one.to)), given(of(opt.velocity), of(one.velocity));
+        given(of(opt.weights), of(one.from)), given(of(opt.initial_weights), of(one.from));
+        if (opt.normalize) { of(one.norms_of) = of(one.from), given(of(opt.norms_of), of(one.norms_of)); }
+    });
+    return one;
+}
+
+template <class Q, class K, class V, class Out>
+constexpr void check_training_types()
+{
+    using T = std::remove_const_t<Q>;
+    static_assert(storage<T>, "seqmix: test-time training reads float, bf16 or f16");
+    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>, "seqmix: q, k and v have one type");
+    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of the input, or float");
 }
 
 } // namespace detail
@@ -198,32 +230,58 @@ void test_time_training(const view<Q, 4>& q, const view<K, 4>& k, const view<V, 
                         const training_options<Network>& opt, const context_ref& ctx = {})
 {
     using T = std::remove_const_t<Q>;
-    static_assert(storage<T>, "seqmix: test-time training reads float, bf16 or f16");
-    static_assert(std::is_same_v<std::remove_const_t<K>, T> && std::is_same_v<std::remove_const_t<V>, T>, "seqmix: q, k and v have one type");
-    static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>, "seqmix: out has the type of the input, or float");
+    detail::check_training_types<Q, K, V, Out>();
     const view<const T, 4> queries = q, keys = k, values = v;
     const detail::training_sizes sizes = {k.extent(3), v.extent(3), detail::hidden_of(opt), opt.normalize};
-    detail::check_training(checker("linear::test_time_training"), {"q", queries}, {"k", keys}, {"v", values}, in, {"out", out}, opt, sizes);
-
-    const index batch = v.extent(0), length = v.extent(1), heads = v.extent(2);
-    if (batch * length * heads == 0) { return; }
+    detail::check_training(checker("linear::test_time_training"), {"q", queries}, {"k", keys}, {"v", values}, in, {"out", out}, opt, sizes,
+                           {"batch", v.extent(0), "v's"});
+    const index heads = v.extent(2);
+    if (v.extent(0) * v.extent(1) * heads == 0) { return; }
     detail::train_heads<Network, Arch, T, Out>(
-        batch * heads, length, sizes, opt,
+        v.extent(0) * heads, v.extent(1), sizes, opt,
         [&](index n) {
-            const index item = n / heads, head = n % heads;
-            const auto tokens = [&](const auto& operand) { return operand[item].select(1, head); };
-            detail::training_sequence<Network, T, Out> one{tokens(queries), tokens(keys), tokens(values), tokens(out), {}, {}, {}, {}, {}, {}};
-            if (in.momentum) { one.momentum = tokens(in.momentum); }
-            detail::for_each_matrix<Network>(sizes, [&](auto of, const auto&...) {
-                const auto given = [&](const auto& matrix, auto& to) {
-                    if (matrix) { to = matrix[item][head]; }
-                };
-                of(one.rate) = tokens(of(in.rate));
-                given(of(opt.weights), of(one.to)), given(of(opt.velocity), of(one.velocity));
-                given(of(opt.weights), of(one.from)), given(of(opt.initial_weights), of(one.from));
-                if (opt.normalize) { of(one.norms_of) = of(one.from), given(of(opt.norms_of), of(one.norms_of)); }
+            const index item = n / heads;
+            return detail::sequence_of<Network, T>(queries, keys, values, in, out, opt, sizes, item, n % heads,
+                                                   [&](const auto& operand) { return operand[item]; });
+        },
+        ctx);
+}
+
+/// The same for packed sequences of different lengths: q, k, v, out [T, heads, size], rates and momentum [T, heads] hold one sequence after
+/// another; sequence n has tokens cu_seqlens[n] to cu_seqlens[n + 1] (from 0, not decreasing, to T), and row n of all matrices. Chunks start
+/// with their sequence; the weights of one without tokens stay as they are. Everything else is as in test_time_training.
+template <class Network, class Arch = arch::native, class Q, class K, class V, class Out>
+void test_time_training_packed(const view<Q, 3>& q, const view<K, 3>& k, const view<V, 3>& v, const training_inputs<Network, 2>& packed_in,
+                               const view<Out, 3>& packed_out, const view<const index, 1>& cu_seqlens, const training_options<Network>& opt,
+                               const context_ref& ctx = {})
+{
+    using T = std::remove_const_t<Q>;
+    detail::check_training_types<Q, K, V, Out>();
+    const checker check("linear::test_time_training_packed");
+    check_offsets(check, cu_seqlens, "cu_seqlens", v.extent(0), "v");
+    const index sequences = cu_seqlens.extent(0) - 1, heads = v.extent(1);
+    const view<const T, 4> queries = with_leading_axis(q), keys = with_leading_axis(k), values = with_leading_axis(v);
+    const view<Out, 4> out = with_leading_axis(packed_out);
+    const detail::training_sizes sizes = {k.extent(2), v.extent(2), detail::hidden_of(opt), opt.normalize};
+    training_inputs<Network> in{.rate = {}, .momentum = with_leading_axis(packed_in.momentum)};
+    detail::for_each_matrix<Network>(sizes, [&](auto of, const auto&...) { of(in.rate) = with_leading_axis(of(packed_in.rate)); });
+    detail::check_training(check, {"q", queries}, {"k", keys}, {"v", values}, in, {"out", out}, opt, sizes,
+                           {"batch", sequences, "the number of sequences"});
+    const named_operand offsets("cu_seqlens", cu_seqlens);
+    check_apart(check, named_operand("out", out), offsets);
+    detail::for_each_matrix<Network>(sizes, [&](auto of, const detail::matrix_names& names, const auto&...) {
+        check_apart(check, named_operand(names.weights, of(opt.weights)), offsets), check_apart(check, named_operand(names.velocity, of(opt.velocity)), offsets);
+    });
+    if (v.extent(0) * heads == 0) { return; }
+    index longest = 0;
+    for (index n = 0; n < sequences; ++n) { longest = larger(longest, cu_seqlens(n + 1) - cu_seqlens(n)); }
+    detail::train_heads<Network, Arch, T, Out>(
+        sequences * heads, longest, sizes, opt,
+        [&](index n) {
+            const index item = n / heads;
+            return detail::sequence_of<Network, T>(queries, keys, values, in, out, opt, sizes, item, n % heads, [&](const auto& operand) {
+                return operand[0].slice(0, cu_seqlens(item), cu_seqlens(item + 1));
             });
-            return one;
         },
         ctx);
 }
