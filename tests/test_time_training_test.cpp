@@ -47,32 +47,33 @@ struct bounded {
     double most() const { return std::fabs(value) + error; }
     friend bounded operator+(const bounded& a, const bounded& b)
     {
-        const double size = a.size + b.size;
-        return {a.value + b.value, a.error + b.error + 2.0 * u * size + tiny, size};
+        const double terms = a.size + b.size;
+        return {a.value + b.value, a.error + b.error + 2.0 * u * terms + tiny, terms};
     }
     friend bounded operator-(const bounded& a, const bounded& b) { return a + bounded(-b.value, b.error, b.size); }
     friend bounded operator*(const bounded& a, const bounded& b)
     {
-        const double size = a.most() * b.most(), passed = std::fabs(a.value) * b.error + a.error * b.most();
-        return {a.value * b.value, passed + (2.0 * u + of_operands) * size + tiny, size};
+        const double term = a.most() * b.most(), passed = std::fabs(a.value) * b.error + a.error * b.most();
+        return {a.value * b.value, passed + (2.0 * u + of_operands) * term + tiny, term};
     }
     friend bounded operator/(const bounded& a, const bounded& b)
     {
-        const double value = a.value / b.value, least = std::max(0.0, std::fabs(b.value) - b.error);
-        const double error = (a.error + std::fabs(value) * b.error) / least + 4.0 * u * std::fabs(value) + tiny;
-        return {value, error, std::fabs(value) + error};
+        const double x = a.value / b.value, least = std::max(0.0, std::fabs(b.value) - b.error);
+        return alone(x, (a.error + std::fabs(x) * b.error) / least + 4.0 * u * std::fabs(x) + tiny);
     }
     friend bounded sqrt(const bounded& a)
     {
-        const double value = std::sqrt(a.value), least = std::sqrt(std::max(0.0, a.value - a.error));
-        const double error = std::sqrt(a.value + a.error) * (1.0 + 2.0 * u) - least + tiny;
-        return {value, error, value + error};
+        const double least = std::sqrt(std::max(0.0, a.value - a.error));
+        return alone(std::sqrt(a.value), std::sqrt(a.value + a.error) * (1.0 + 2.0 * u) - least + tiny);
     }
     friend bounded exp(const bounded& a)
     {
-        const double value = std::exp(a.value), error = value * std::expm1(a.error + 8.0 * u) + tiny;
-        return {value, error, value + error};
+        const double x = std::exp(a.value);
+        return alone(x, x * std::expm1(a.error + 8.0 * u) + tiny);
     }
+
+private:
+    static bounded alone(double x, double e) { return {x, e, std::fabs(x) + e}; }
 };
 
 template <class Network>

@@ -43,13 +43,13 @@ inline index block_tokens(index numbers)
 
 /// Numbers of some tokens as left operands of products: along their channels, or, turned, along the tokens.
 template <class Arch, class Element>
-class token_rows {
+class operand_rows {
     using matrix = tile::matrix<Arch>;
     using tiles = tile::operand_tiles<Arch, Element>;
     using word = typename tiles::word;
 
 public:
-    token_rows(arena& a, index tokens, index size, bool turned)
+    operand_rows(arena& a, index tokens, index size, bool turned)
         : stride_(stride_of(size)), size_(size), rows_(a.take<float>(tokens * stride_)),
           straight_(a.take<word>(tiles::as_it_is ? 0 : tokens * stride_ / tiles::product::group)),
           turned_(a.take<word>(tiles::as_it_is || !turned ? 0 : tile::depth_words<typename tiles::product>(tokens) * stride_))
@@ -243,7 +243,7 @@ class network_training<linear_network, Arch, T, Out> {
     using word = typename tiles::word;
     using matrix = tile::matrix<Arch>;
     using f32 = simd::f32<Arch>;
-    using rows = token_rows<Arch, Element>;
+    using rows = operand_rows<Arch, Element>;
     static constexpr index width = tile::panel_matrix<Arch>::width;
 
     struct apply_scratch {
@@ -337,7 +337,7 @@ class network_training<swiglu_network, Arch, T, Out> {
     using matrix = tile::matrix<Arch>;
     using panel_matrix = tile::panel_matrix<Arch>;
     using f32 = simd::f32<Arch>;
-    using rows = token_rows<Arch, Element>;
+    using rows = operand_rows<Arch, Element>;
     static constexpr index width = panel_matrix::width;
 
     static matrix take_panel(arena& a, index tokens) { return {a.take<float>(tokens * width), tokens, width, width}; }
