@@ -5,10 +5,7 @@
 
 #include <cblas.h>
 
-#include <Eigen/Core>
-
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 
 // The cblas.h of another BLAS may lie first.
@@ -72,8 +69,6 @@ private:
 
 /// Six products of the whole chunk for an update, which adds to the weights where they stand, and three for the outputs.
 class stored_training {
-    using array = Eigen::Map<Eigen::ArrayXf>;
-
 public:
     stored_training(const training_problem& p, void* const* data)
         : p_(p), in_(p, data), q_(static_cast<const float*>(data[0])), k_(static_cast<const float*>(data[1])), v_(static_cast<const float*>(data[2])),
@@ -84,12 +79,14 @@ public:
     void run()
     {
         weights_ = in_.weights;
-        each_row([&](std::size_t row, array weights) { norms_[row] = std::sqrt(weights.square().sum()); });
+        each_row([&](std::size_t row, int columns, float* weights) { norms_[row] = cblas_snrm2(columns, weights, 1); });
         for (std::int64_t from = 0; from < p_.length; from += p_.chunk) {
             const int tokens = size(std::min(p_.chunk, p_.length - from));
             apply(tokens, q_ + from * p_.dim, out_ + from * p_.dim);
             update(tokens, k_ + from * p_.dim, v_ + from * p_.dim, in_.rates.data() + from);
-            each_row([&](std::size_t row, array weights) { weights *= norms_[row] / (std::sqrt(weights.square().sum()) + 1e-5f); });
+            each_row([&](std::size_t row, int columns, float* weights) {
+                cblas_sscal(columns, norms_[row] / (cblas_snrm2(columns, weights, 1) + 1e-5f), weights, 1);
+            });
         }
     }
 
@@ -104,9 +101,9 @@ private:
     void each_row(const Body& body)
     {
         std::size_t row = 0;
-        for (std::int64_t i = 0; i < p_.hidden; ++i) { body(row++, array(w0() + i * p_.dim, p_.dim)); }
-        for (std::int64_t i = 0; i < p_.dim; ++i) { body(row++, array(w1() + i * p_.hidden, p_.hidden)); }
-        for (std::int64_t i = 0; i < p_.hidden; ++i) { body(row++, array(w2() + i * p_.dim, p_.dim)); }
+        for (std::int64_t i = 0; i < p_.hidden; ++i) { body(row++, size(p_.dim), w0() + i * p_.dim); }
+        for (std::int64_t i = 0; i < p_.dim; ++i) { body(row++, size(p_.hidden), w1() + i * p_.hidden); }
+        for (std::int64_t i = 0; i < p_.hidden; ++i) { body(row++, size(p_.dim), w2() + i * p_.dim); }
     }
 
     void hidden(int tokens, const float* x)
@@ -119,10 +116,7 @@ private:
     {
         const int dim = size(p_.dim), units = size(p_.hidden);
         hidden(tokens, q);
-        for (std::int64_t t = 0; t < tokens; ++t) {
-            array gate(gate_.data() + t * p_.hidden, p_.hidden), up(up_.data() + t * p_.hidden, p_.hidden);
-            up *= gate / (1.0f + (-gate).exp());
-        }
+        for (std::int64_t t = 0; t < tokens; ++t) { multiply_by_silu(p_.hidden, gate_.data() + t * p_.hidden, up_.data() + t * p_.hidden); }
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, tokens, dim, units, 1, up_.data(), units, w1(), units, 0, out, dim);
     }
     void update(int tokens, const float* k, const float* v, const float* rates)
@@ -130,15 +124,9 @@ private:
         const int dim = size(p_.dim), units = size(p_.hidden);
         hidden(tokens, k);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, tokens, units, dim, 1, v, dim, w1(), units, 0, down_.data(), units);
-        Eigen::ArrayXf sigma(p_.hidden), silu(p_.hidden), d(p_.hidden);
         for (std::int64_t t = 0; t < tokens; ++t) {
-            array gate(gate_.data() + t * p_.hidden, p_.hidden), up(up_.data() + t * p_.hidden, p_.hidden), down(down_.data() + t * p_.hidden, p_.hidden);
-            sigma = 1.0f / (1.0f + (-gate).exp());
-            silu = gate * sigma;
-            d = rates[t] * down;
-            down = rates[t] * silu * up;
-            gate = d * up * (sigma + silu * (1.0f - sigma));
-            up = d * silu;
+            const std::int64_t at = t * p_.hidden;
+            differentiate_swiglu(p_.hidden, rates[t], gate_.data() + at, up_.data() + at, down_.data() + at);
         }
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, units, dim, tokens, 1, gate_.data(), units, k, dim, 1, w0(), dim);
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, units, dim, tokens, 1, up_.data(), units, k, dim, 1, w2(), dim);
