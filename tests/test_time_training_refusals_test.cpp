@@ -17,7 +17,8 @@ namespace {
 struct door {
     std::vector<float> q_memory = minus_ones(60), k_memory = minus_ones(60), v_memory = minus_ones(80), momentum_memory = minus_ones(20);
     std::vector<float> rate_memory[3] = {minus_ones(20), minus_ones(20), minus_ones(20)};
-    std::vector<float> initial_memory[3] = {minus_ones(72), minus_ones(96), minus_ones(72)}, norms_memory[3] = {minus_ones(72), minus_ones(96), minus_ones(72)};
+    std::vector<float> initial_memory[3] = {minus_ones(72), minus_ones(96), minus_ones(72)},
+                       norms_memory[3] = {minus_ones(72), minus_ones(96), minus_ones(72)};
     guarded<float> out_memory{80}, w0_memory{72}, w1_memory{96}, w2_memory{72}, m0_memory{72}, m1_memory{96}, m2_memory{72};
     sm::view<const float, 4> q{q_memory.data(), {2, 5, 2, 3}}, k{k_memory.data(), {2, 5, 2, 3}}, v{v_memory.data(), {2, 5, 2, 4}};
     sm::view<float, 4> out{out_memory.data(), {2, 5, 2, 4}};
@@ -33,15 +34,16 @@ struct door {
         o.initial_weights = {.w0 = {initial_memory[0].data(), {2, 2, 6, 3}},
                              .w1 = {initial_memory[1].data(), {2, 2, 4, 6}},
                              .w2 = {initial_memory[2].data(), {2, 2, 6, 3}}};
-        o.norms_of = {.w0 = {norms_memory[0].data(), {2, 2, 6, 3}}, .w1 = {norms_memory[1].data(), {2, 2, 4, 6}}, .w2 = {norms_memory[2].data(), {2, 2, 6, 3}}};
+        o.norms_of = {
+            .w0 = {norms_memory[0].data(), {2, 2, 6, 3}}, .w1 = {norms_memory[1].data(), {2, 2, 4, 6}}, .w2 = {norms_memory[2].data(), {2, 2, 6, 3}}};
     }
     void call() const { linear::test_time_training<linear::swiglu_network, scalar>(q, k, v, in, out, o); }
     bool untouched() const
     {
-        return all_minus_ones({&q_memory, &k_memory, &v_memory, &momentum_memory, &rate_memory[0], &rate_memory[1], &rate_memory[2], &initial_memory[0],
-                               &initial_memory[1], &initial_memory[2], &norms_memory[0], &norms_memory[1], &norms_memory[2]}) &&
-               all_untouched(out_memory) && all_untouched(w0_memory) && all_untouched(w1_memory) && all_untouched(w2_memory) && all_untouched(m0_memory) &&
-               all_untouched(m1_memory) && all_untouched(m2_memory);
+        return all_minus_ones({&q_memory, &k_memory, &v_memory, &momentum_memory, &rate_memory[0], &rate_memory[1], &rate_memory[2],
+                               &initial_memory[0], &initial_memory[1], &initial_memory[2], &norms_memory[0], &norms_memory[1], &norms_memory[2]}) &&
+               all_untouched(out_memory) && all_untouched(w0_memory) && all_untouched(w1_memory) && all_untouched(w2_memory) &&
+               all_untouched(m0_memory) && all_untouched(m1_memory) && all_untouched(m2_memory);
     }
 };
 
@@ -139,9 +141,11 @@ TEST_CASE("test_time_training: packed sequences that do not fit are refused, and
     };
     const door d;
     const auto packed = [&](const std::vector<index>& offsets, const sm::view<float, 3>& out) {
-        linear::training_inputs<linear::swiglu_network, 2> in{.rate = {d.in.rate.w0[0], d.in.rate.w1[0], d.in.rate.w2[0]}, .momentum = d.in.momentum[0]};
+        linear::training_inputs<linear::swiglu_network, 2> in{.rate = {d.in.rate.w0[0], d.in.rate.w1[0], d.in.rate.w2[0]},
+                                                              .momentum = d.in.momentum[0]};
         return message_of([&] {
-            linear::test_time_training_packed<linear::swiglu_network, scalar>(d.q[0], d.k[0], d.v[0], in, out, {offsets.data(), {offsets.size()}}, d.o);
+            linear::test_time_training_packed<linear::swiglu_network, scalar>(d.q[0], d.k[0], d.v[0], in, out, {offsets.data(), {offsets.size()}},
+                                                                              d.o);
         });
     };
     for (const packed_refusal& r : {packed_refusal{{1, 3, 5}, "cu_seqlens starts at 1, not at 0"},

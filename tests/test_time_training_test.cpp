@@ -104,10 +104,11 @@ struct training_case {
 
 std::ostream& operator<<(std::ostream& out, const training_case& c)
 {
-    return out << "B " << c.batch << " L " << c.length << " heads " << c.heads << " D " << c.keys << " V " << c.values << " H " << c.hidden << " chunk "
-               << c.chunk << (c.update_first ? ", update first" : "") << (c.normalize ? ", normalize" : "") << (c.momentum ? ", momentum" : "")
-               << (c.velocity ? ", velocity" : "") << (c.initial ? ", initial weights" : "") << (c.norms_of ? ", norms_of" : "") << ", weights " << c.weights
-               << ", rates " << c.rates << ", lie " << static_cast<int>(c.stands) << ", seed " << c.seed;
+    return out << "B " << c.batch << " L " << c.length << " heads " << c.heads << " D " << c.keys << " V " << c.values << " H " << c.hidden
+               << " chunk " << c.chunk << (c.update_first ? ", update first" : "") << (c.normalize ? ", normalize" : "")
+               << (c.momentum ? ", momentum" : "") << (c.velocity ? ", velocity" : "") << (c.initial ? ", initial weights" : "")
+               << (c.norms_of ? ", norms_of" : "") << ", weights " << c.weights << ", rates " << c.rates << ", lie " << static_cast<int>(c.stands)
+               << ", seed " << c.seed;
 }
 
 /// Operands of tokens lie as [B, heads, size, L] or [B, heads, L], so that time is their last axis, and are turned for the door.
@@ -138,7 +139,9 @@ struct training_problem {
     {
         random_source random(c.seed * 7919 + 5);
         // Keys, queries and values of about unit length, as layers give them: bounds stay small from chunk to chunk.
-        const auto unit = [&](index size) { return [&random, by = 1.0f / std::sqrt(static_cast<float>(std::max(size, index{1})))] { return by * random.normal(); }; };
+        const auto unit = [&](index size) {
+            return [&random, by = 1.0f / std::sqrt(static_cast<float>(std::max(size, index{1})))] { return by * random.normal(); };
+        };
         const auto weight = [&] { return c.weights * random.normal(); };
         q.fill(unit(c.keys)), k.fill(unit(c.keys)), v.fill(unit(c.values));
         for (laid_out<float, 3>& r : rate) {
@@ -322,7 +325,9 @@ void check_result(const training_problem<Network, T>& p, const training_result<N
     const double loosest = std::max({of_out.loosest, of_weights.loosest, of_velocity.loosest});
     CHECK(loosest <= (narrow ? 0.5 : 0.02));
     CHECK(r.written_exactly());
-    if (!narrow && std::is_same_v<Out, float>) { largest_error.see(std::max({of_out.worst.error, of_weights.worst.error, of_velocity.worst.error}), place.str()); }
+    if (!narrow && std::is_same_v<Out, float>) {
+        largest_error.see(std::max({of_out.worst.error, of_weights.worst.error, of_velocity.worst.error}), place.str());
+    }
 }
 
 template <class Network, class T = float, class Out = T>
@@ -368,8 +373,19 @@ TEST_CASE("test_time_training: every choice")
 {
     for (int bits = 0; bits < 64; ++bits) {
         const auto bit = [&](int n) { return (bits >> n & 1) != 0; };
-        training_case c{.batch = 2, .heads = 2, .length = 20, .keys = 10, .values = 6, .hidden = 7, .chunk = 6, .update_first = bit(0), .normalize = bit(1),
-                        .momentum = bit(2), .velocity = bit(3), .initial = bit(4), .norms_of = bit(5)};
+        training_case c{.batch = 2,
+                        .heads = 2,
+                        .length = 20,
+                        .keys = 10,
+                        .values = 6,
+                        .hidden = 7,
+                        .chunk = 6,
+                        .update_first = bit(0),
+                        .normalize = bit(1),
+                        .momentum = bit(2),
+                        .velocity = bit(3),
+                        .initial = bit(4),
+                        .norms_of = bit(5)};
         if ((c.velocity && !c.momentum) || (c.norms_of && !c.normalize)) { continue; }
         c.seed = static_cast<std::uint64_t>(bits + 1);
         check_both(c);
@@ -439,8 +455,16 @@ void check_threads(const training_case& c)
 TEST_CASE("test_time_training: the same bits for every number of threads")
 {
     for (const index heads : {1, 2, 5}) {
-        training_case c{.heads = heads, .length = 700, .keys = 20, .values = 17 * lanes, .hidden = 13 * lanes, .chunk = 400, .update_first = heads == 2,
-                        .momentum = true, .velocity = true, .rates = 1e-3f};
+        training_case c{.heads = heads,
+                        .length = 700,
+                        .keys = 20,
+                        .values = 17 * lanes,
+                        .hidden = 13 * lanes,
+                        .chunk = 400,
+                        .update_first = heads == 2,
+                        .momentum = true,
+                        .velocity = true,
+                        .rates = 1e-3f};
         if (!thorough) { c.length = 300, c.chunk = 200; }
         check_threads<linear_network, float>(c);
         check_threads<swiglu_network, float>(c);
@@ -491,7 +515,9 @@ TEST_CASE("test_time_training: packed sequences have the bits of each alone")
     linear::test_time_training_packed<swiglu_network, test_arch>(for_door(p.q())[0], for_door(p.k())[0], for_door(p.v())[0], in, packed_out(),
                                                                  {offsets.data(), {offsets.size()}}, o);
     for (index item = 0; item < 3; ++item) {
-        const auto part = [&](const auto& v) { return v.slice(1, offsets[static_cast<std::size_t>(item)], offsets[static_cast<std::size_t>(item + 1)]); };
+        const auto part = [&](const auto& v) {
+            return v.slice(1, offsets[static_cast<std::size_t>(item)], offsets[static_cast<std::size_t>(item + 1)]);
+        };
         linear::training_inputs<swiglu_network> one;
         one.momentum = part(for_door(p.momentum()));
         for (index n = 0; n < 3; ++n) {
@@ -540,8 +566,17 @@ TEST_CASE("test_time_training: parts that end with their chunks have the bits of
 {
     for (int bits = 0; bits < 16; ++bits) {
         const auto bit = [&](int n) { return (bits >> n & 1) != 0; };
-        const training_case c{.batch = 2, .length = 40, .keys = 18, .values = 20, .hidden = 50, .chunk = 9, .update_first = bit(0), .normalize = bit(1),
-                              .momentum = bit(2), .initial = bit(3), .rates = 0.01f};
+        const training_case c{.batch = 2,
+                              .length = 40,
+                              .keys = 18,
+                              .values = 20,
+                              .hidden = 50,
+                              .chunk = 9,
+                              .update_first = bit(0),
+                              .normalize = bit(1),
+                              .momentum = bit(2),
+                              .initial = bit(3),
+                              .rates = 0.01f};
         check_cuts<linear_network>(c), check_cuts<swiglu_network>(c);
     }
 }

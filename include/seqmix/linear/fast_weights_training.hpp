@@ -439,7 +439,8 @@ public:
             const matrix gate = of_panel(s.gate, n, count), up = of_panel(s.up, n, count);
             tile::multiply_panel<product>(queries, w0_.words(n), w0_.depth(), as_view(gate), false);
             tile::multiply_panel<product>(queries, w2_.words(n), w2_.depth(), as_view(up), false);
-            tile::map(s.hidden.columns(n * width, count, gate.columns), [](f32 g, f32 u) SEQMIX_INLINE_LAMBDA { return simd::silu(g) * u; }, gate, up);
+            tile::map(
+                s.hidden.columns(n * width, count, gate.columns), [](f32 g, f32 u) SEQMIX_INLINE_LAMBDA { return simd::silu(g) * u; }, gate, up);
         }
         multiply_out<product>(s.hidden.straight(count), [&](index n) { return turned_operand_.panel(n); }, turned_operand_.words(),
                               settling(sizes_), s.gate, out);

@@ -21,11 +21,18 @@ void for_each_matrix(const training_sizes& s, const Body& body)
 {
     const named_extent keys = {"", s.keys, "k's head size"}, values = {"", s.values, "v's head size"}, hidden = {"", s.hidden, "w0's number of rows"};
     if constexpr (std::is_same_v<Network, linear_network>) {
-        body([](auto& m) -> auto& { return m.w; }, matrix_names{"rate.w", "weights.w", "initial_weights.w", "velocity.w", "norms_of.w"}, values, keys);
+        body(
+            [](auto& m) -> auto& { return m.w; }, matrix_names{"rate.w", "weights.w", "initial_weights.w", "velocity.w", "norms_of.w"}, values, keys);
     } else {
-        body([](auto& m) -> auto& { return m.w0; }, matrix_names{"rate.w0", "weights.w0", "initial_weights.w0", "velocity.w0", "norms_of.w0"}, hidden, keys);
-        body([](auto& m) -> auto& { return m.w1; }, matrix_names{"rate.w1", "weights.w1", "initial_weights.w1", "velocity.w1", "norms_of.w1"}, values, hidden);
-        body([](auto& m) -> auto& { return m.w2; }, matrix_names{"rate.w2", "weights.w2", "initial_weights.w2", "velocity.w2", "norms_of.w2"}, hidden, keys);
+        body(
+            [](auto& m) -> auto& { return m.w0; }, matrix_names{"rate.w0", "weights.w0", "initial_weights.w0", "velocity.w0", "norms_of.w0"}, hidden,
+            keys);
+        body(
+            [](auto& m) -> auto& { return m.w1; }, matrix_names{"rate.w1", "weights.w1", "initial_weights.w1", "velocity.w1", "norms_of.w1"}, values,
+            hidden);
+        body(
+            [](auto& m) -> auto& { return m.w2; }, matrix_names{"rate.w2", "weights.w2", "initial_weights.w2", "velocity.w2", "norms_of.w2"}, hidden,
+            keys);
     }
 }
 
@@ -46,7 +53,8 @@ void check_training(const checker& check, const named_operand& q, const named_op
                     const named_operand& out, const training_options<Network>& opt, const training_sizes& sizes, const named_extent& items)
 {
     check_given(check, q, k, v, out);
-    const named_extent batch = {"batch", v.extent(0), "v's"}, length = {"length", v.extent(1), "v's"}, heads = {"number of heads", v.extent(2), "v's"};
+    const named_extent batch = {"batch", v.extent(0), "v's"}, length = {"length", v.extent(1), "v's"},
+                       heads = {"number of heads", v.extent(2), "v's"};
     const named_shape tokens = batch + length + heads;
     check_shape(check, q, tokens + named_extent{"head size", sizes.keys, "k's"});
     check_shape(check, k, tokens + named_extent{"head size", sizes.keys, "k's"});
@@ -57,13 +65,14 @@ void check_training(const checker& check, const named_operand& q, const named_op
     for_each_matrix<Network>(sizes, [&](auto of, const matrix_names& names, named_extent rows, named_extent columns) {
         rows.name = "number of rows", columns.name = "number of columns";
         const named_shape shape = items + heads + rows + columns;
-        const named_operand rate(names.rate, of(in.rate)), weights(names.weights, of(opt.weights)), initial(names.initial_weights, of(opt.initial_weights)),
-            velocity(names.velocity, of(opt.velocity)), norms_of(names.norms_of, of(opt.norms_of));
+        const named_operand rate(names.rate, of(in.rate)), weights(names.weights, of(opt.weights)),
+            initial(names.initial_weights, of(opt.initial_weights)), velocity(names.velocity, of(opt.velocity)),
+            norms_of(names.norms_of, of(opt.norms_of));
         check_given(check, {rate, weights, initial, velocity, norms_of});
         check_shape(check, rate, tokens);
         for (const named_operand& matrix : {weights, initial, velocity, norms_of}) { check_optional(check, matrix, shape); }
-        check.require(weights.given() || initial.given() || items.extent * heads.extent * rows.extent * columns.extent == 0, "neither ", names.weights,
-                      " nor ", names.initial_weights, " is given");
+        check.require(weights.given() || initial.given() || items.extent * heads.extent * rows.extent * columns.extent == 0, "neither ",
+                      names.weights, " nor ", names.initial_weights, " is given");
         check.require(!velocity.given() || bool(in.momentum), names.velocity, " is given, but momentum is not");
         check.require(!norms_of.given() || opt.normalize, names.norms_of, " is given, but normalize is false");
     });
@@ -270,7 +279,8 @@ void test_time_training_packed(const view<Q, 3>& q, const view<K, 3>& k, const v
     const named_operand offsets("cu_seqlens", cu_seqlens);
     check_apart(check, named_operand("out", out), offsets);
     detail::for_each_matrix<Network>(sizes, [&](auto of, const detail::matrix_names& names, const auto&...) {
-        check_apart(check, named_operand(names.weights, of(opt.weights)), offsets), check_apart(check, named_operand(names.velocity, of(opt.velocity)), offsets);
+        check_apart(check, named_operand(names.weights, of(opt.weights)), offsets),
+            check_apart(check, named_operand(names.velocity, of(opt.velocity)), offsets);
     });
     if (v.extent(0) * heads == 0) { return; }
     index longest = 0;
