@@ -4,6 +4,7 @@
 
 #include <seqmix/linear/forward.hpp>
 #include <seqmix/linear/step.hpp>
+#include <seqmix/linear/test_time_training.hpp>
 
 #include <iterator>
 
@@ -136,6 +137,56 @@ call make_as_float(const void* problem, void* const* data)
 }
 
 
+template <class T>
+class training_call {
+    using network = linear::swiglu_network;
+
+public:
+    training_call(const training_problem& p, void* const* data)
+        : many_(seqmix::parallel_for{p.threads, threads{}}), spread_(p.threads > 1), from_(p, data), trained_(from_.weights.size()),
+          q_(of(p, static_cast<const T*>(data[0]))), k_(of(p, static_cast<const T*>(data[1]))), v_(of(p, static_cast<const T*>(data[2]))),
+          out_(of(p, static_cast<T*>(data[5])))
+    {
+        const seqmix::view<const float, 3> rates(from_.rates.data(), {index{1}, p.length, index{1}});
+        in_.rate = {rates, rates, rates};
+        opt_ = {.weights = matrices(p, trained_.data()), .initial_weights = matrices<const float>(p, from_.weights.data()), .chunk = p.chunk};
+    }
+    void run()
+    {
+        const seqmix::context_ref ctx = spread_ ? seqmix::context_ref(many_) : seqmix::context_ref(alone_);
+        linear::test_time_training<network, set>(q_, k_, v_, in_, out_, opt_, ctx);
+    }
+
+private:
+    template <class U>
+    static seqmix::view<U, 4> of(const training_problem& p, U* data)
+    {
+        return {data, {index{1}, p.length, index{1}, p.dim}};
+    }
+    template <class U>
+    static network::matrices<seqmix::view<U, 4>> matrices(const training_problem& p, U* data)
+    {
+        const index one = 1, size = p.hidden * p.dim;
+        return {{data, {one, one, p.hidden, p.dim}}, {data + size, {one, one, p.dim, p.hidden}}, {data + 2 * size, {one, one, p.hidden, p.dim}}};
+    }
+
+    seqmix::context<> alone_;
+    seqmix::context<seqmix::parallel_for<threads>> many_;
+    bool spread_;
+    training_inputs from_;
+    std::vector<float> trained_;
+    seqmix::view<const T, 4> q_, k_, v_;
+    seqmix::view<T, 4> out_;
+    linear::training_inputs<network> in_;
+    linear::training_options<network> opt_;
+};
+
+call make_training(const void* problem, void* const* data)
+{
+    const auto& p = *static_cast<const training_problem*>(problem);
+    return p.type == element::bf16 ? call_of(new training_call<seqmix::bf16>(p, data)) : call_of(new training_call<float>(p, data));
+}
+
 call make(const void* problem, void* const* data)
 {
     const auto& p = *static_cast<const linear_problem*>(problem);
@@ -207,6 +258,32 @@ constexpr row compared(row r, figure says, const linear_problem& with, maker* by
 }
 
 
+/// A token's nine products of D x H, three to answer its query and six to learn from it.
+constexpr row training_row(const char* name, const char* shape, const training_problem& p, spread_over where = spread_over::best)
+{
+    const std::int64_t numbers = p.length * p.dim;
+    return {
+        .name = name,
+        .shape = shape,
+        .of = p.type == element::bf16 ? limit::bf16 : limit::f32,
+        .unit = "FLOP",
+        .work = 18.0 * static_cast<double>(numbers) * static_cast<double>(p.hidden) / p.threads,
+        .where = where,
+        .operands = {{p.type, numbers, filling::normal},
+                     {p.type, numbers, filling::normal},
+                     {p.type, numbers, filling::normal},
+                     {element::f32, p.length, filling::positive},
+                     {element::f32, 3 * p.hidden * p.dim, filling::normal},
+                     {p.type, numbers, filling::none}},
+        .problem = &p,
+        .make = make_training,
+        .peers = {p.threads > 1 ? peer{} : openblas_training_peer},
+    };
+}
+
+constexpr training_problem training512 = {}, training512_bf16 = {.type = element::bf16}, training512_two = {.threads = 2};
+constexpr training_problem training1024 = {.hidden = 1024};
+
 constexpr row rows[] = {
     row_of("step_gla_f32", "64 sequences, 16 heads x 128, gates of channels", gla_steps, spread_over::vectors),
     row_of("step_gated_delta_f32", "64 sequences, 16 heads x 128", delta_steps, spread_over::vectors),
@@ -228,6 +305,10 @@ constexpr row rows[] = {
     compared(row_of("gated_delta_over_four_sweeps", "32 heads x 128, L 1024, 2 threads; speed over the loop of four sweeps",
                     delta32_two),
              figure::speed_up, delta32_two, four_sweeps_gated_delta),
+    training_row("ttt_swiglu_f32", "1 head, D 512, H 512, L 8192, chunks of 2048", training512, spread_over::vectors),
+    training_row("ttt_swiglu_f32_H1024", "the same, H 1024", training1024),
+    training_row("ttt_swiglu_bf16", "bf16, H 512", training512_bf16),
+    training_row("ttt_swiglu_two_cores", "H 512, 2 threads; work and peak of each", training512_two),
     compared(row_of("retention_256k_over_1k", "1 head x 128; time a token at L 262144 over L 1024", long_retention),
              figure::time_over_share, short_retention),
     compared(row_of("gla_256k_over_1k", "the same with gates of channels", long_gla), figure::time_over_share, short_gla),

@@ -27,6 +27,11 @@ const char* openblas_version();
 /// For attention over a stored score matrix: turns one head's products [queries, keys] into weights.
 void weigh(const attention_problem& p, float slope, float* scores);
 
+/// For test-time training over stored products: up *= silu(gate); and what a token's gate, up and down = W1ᵀ v become, the factors of its
+/// gradients of W0, W2 and W1.
+void multiply_by_silu(std::int64_t count, const float* gate, float* up);
+void differentiate_swiglu(std::int64_t count, float rate, float* gate, float* up, float* down);
+
 inline constexpr peer eigen_attention_peer = {"eigen", eigen_attention, false};
 inline constexpr peer eigen_gemm_peer = {"eigen", eigen_gemm, false};
 inline constexpr peer eigen_map_peer = {"eigen", eigen_map, false};

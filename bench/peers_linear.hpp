@@ -62,5 +62,26 @@ maker token_loop_gla;
 /// The gated delta rule, head after head, each token in four passes over the state: decay, Sᵀk, update, Sᵀq.
 maker four_sweeps_gated_delta;
 
+/// Learning rates of a few thousandths, and weights that keep what they are multiplied with about as large as it is.
+struct training_inputs {
+    training_inputs(const training_problem& p, void* const* data)
+        : rates(static_cast<const float*>(data[3]), static_cast<const float*>(data[3]) + p.length),
+          weights(static_cast<const float*>(data[4]), static_cast<const float*>(data[4]) + 3 * p.hidden * p.dim)
+    {
+        for (float& rate : rates) { rate *= 1e-4f; }
+        for (float& weight : weights) { weight *= 0.044f; }
+    }
+
+    std::vector<float> rates, weights;
+};
+
+/// Test-time training by sgemm, with all that it computes of a chunk in memory.
+maker openblas_training;
+#if defined(SEQMIX_BENCH_OPENBLAS)
+inline constexpr peer openblas_training_peer = {"openblas", openblas_training, true};
+#else
+inline constexpr peer openblas_training_peer = {};
+#endif
+
 } // namespace SEQMIX_BENCH_ARCH
 } // namespace bench

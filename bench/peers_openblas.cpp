@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Attention by sgemm over a stored score matrix, and sgemm itself. The exponentials are Eigen's.
+// Attention by sgemm over a stored score matrix, test-time training by sgemm, and sgemm itself. The exponentials are Eigen's.
 #include "peers.hpp"
+#include "peers_linear.hpp"
 
 #include <cblas.h>
 
+#include <algorithm>
 #include <cstdio>
 
 // The cblas.h of another BLAS may lie first.
@@ -65,6 +67,79 @@ private:
     float *out_, *scores_;
 };
 
+/// Six products of the whole chunk for an update, which adds to the weights where they stand, and three for the outputs.
+class stored_training {
+public:
+    stored_training(const training_problem& p, void* const* data)
+        : p_(p), in_(p, data), q_(static_cast<const float*>(data[0])), k_(static_cast<const float*>(data[1])), v_(static_cast<const float*>(data[2])),
+          out_(static_cast<float*>(data[5])), weights_(in_.weights.size()), norms_(rows()), gate_(of_chunk()), up_(of_chunk()), down_(of_chunk())
+    {
+    }
+
+    void run()
+    {
+        weights_ = in_.weights;
+        each_row([&](std::size_t row, int columns, float* weights) { norms_[row] = cblas_snrm2(columns, weights, 1); });
+        for (std::int64_t from = 0; from < p_.length; from += p_.chunk) {
+            const int tokens = size(std::min(p_.chunk, p_.length - from));
+            apply(tokens, q_ + from * p_.dim, out_ + from * p_.dim);
+            update(tokens, k_ + from * p_.dim, v_ + from * p_.dim, in_.rates.data() + from);
+            each_row([&](std::size_t row, int columns, float* weights) {
+                cblas_sscal(columns, norms_[row] / (cblas_snrm2(columns, weights, 1) + 1e-5f), weights, 1);
+            });
+        }
+    }
+
+private:
+    std::size_t rows() const { return static_cast<std::size_t>(2 * p_.hidden + p_.dim); }
+    std::size_t of_chunk() const { return static_cast<std::size_t>(p_.chunk * p_.hidden); }
+    float* w0() { return weights_.data(); }
+    float* w1() { return weights_.data() + p_.hidden * p_.dim; }
+    float* w2() { return w1() + p_.hidden * p_.dim; }
+
+    template <class Body>
+    void each_row(const Body& body)
+    {
+        std::size_t row = 0;
+        for (std::int64_t i = 0; i < p_.hidden; ++i) { body(row++, size(p_.dim), w0() + i * p_.dim); }
+        for (std::int64_t i = 0; i < p_.dim; ++i) { body(row++, size(p_.hidden), w1() + i * p_.hidden); }
+        for (std::int64_t i = 0; i < p_.hidden; ++i) { body(row++, size(p_.dim), w2() + i * p_.dim); }
+    }
+
+    void hidden(int tokens, const float* x)
+    {
+        const int dim = size(p_.dim), units = size(p_.hidden);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, tokens, units, dim, 1, x, dim, w0(), dim, 0, gate_.data(), units);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, tokens, units, dim, 1, x, dim, w2(), dim, 0, up_.data(), units);
+    }
+    void apply(int tokens, const float* q, float* out)
+    {
+        const int dim = size(p_.dim), units = size(p_.hidden);
+        hidden(tokens, q);
+        for (std::int64_t t = 0; t < tokens; ++t) { multiply_by_silu(p_.hidden, gate_.data() + t * p_.hidden, up_.data() + t * p_.hidden); }
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, tokens, dim, units, 1, up_.data(), units, w1(), units, 0, out, dim);
+    }
+    void update(int tokens, const float* k, const float* v, const float* rates)
+    {
+        const int dim = size(p_.dim), units = size(p_.hidden);
+        hidden(tokens, k);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, tokens, units, dim, 1, v, dim, w1(), units, 0, down_.data(), units);
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            const std::int64_t at = t * p_.hidden;
+            differentiate_swiglu(p_.hidden, rates[t], gate_.data() + at, up_.data() + at, down_.data() + at);
+        }
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, units, dim, tokens, 1, gate_.data(), units, k, dim, 1, w0(), dim);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, units, dim, tokens, 1, up_.data(), units, k, dim, 1, w2(), dim);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, dim, units, tokens, 1, v, dim, down_.data(), units, 1, w1(), units);
+    }
+
+    training_problem p_;
+    training_inputs in_;
+    const float *q_, *k_, *v_;
+    float* out_;
+    std::vector<float> weights_, norms_, gate_, up_, down_;
+};
+
 struct product {
     const gemm_problem p;
     const float *a, *b;
@@ -92,6 +167,14 @@ call openblas_attention(const void* problem, void* const* data)
     if (p.type != element::f32) { return {}; }
     openblas_set_num_threads(1);
     return call_of(new stored_attention(p, data));
+}
+
+call openblas_training(const void* problem, void* const* data)
+{
+    const auto& p = *static_cast<const training_problem*>(problem);
+    if (p.type != element::f32 || p.threads > 1) { return {}; }
+    openblas_set_num_threads(1);
+    return call_of(new stored_training(p, data));
 }
 
 call openblas_gemm(const void* problem, void* const* data)

@@ -85,4 +85,12 @@ struct hgrn_problem {
     int threads = 1;
 };
 
+/// Test-time training of a SwiGLU network with `hidden` units, keys and values of `dim` channels each, one head. Operands q, k, v [L, dim],
+/// rates [L] and weights, W0, W1, W2 one after another, to be scaled as training_inputs does; out as v.
+struct training_problem {
+    element type = element::f32;
+    std::int64_t length = 8192, dim = 512, hidden = 512, chunk = 2048;
+    int threads = 1;
+};
+
 } // namespace bench

@@ -58,6 +58,23 @@ SEQMIX_NOINLINE void multiply_panel(const left_operand& a, index rows, const typ
 
 } // namespace detail
 
+/// One panel of a product: c [rows, columns] = a · panel, or += where `add_to_c`; the panel is `words` steps deep and stands as
+/// pack_right leaves it. c has no more columns than a panel, and unit stride along them. For mixers that keep operands packed, or
+/// compute them in this form.
+template <class Product, class Acc>
+SEQMIX_INLINE void multiply_panel(const left_operand& a, const typename Product::word* panel, index words, const view<Acc, 2>& c, bool add_to_c)
+{
+    constexpr index lanes = simd::lanes<typename Product::arch>;
+    const index rows = c.extent(0), live = c.extent(1);
+    if (live > 2 * lanes) {
+        detail::multiply_panel<Product, 3>(a, rows, panel, words, c, add_to_c);
+    } else if (live > lanes) {
+        detail::multiply_panel<Product, 2>(a, rows, panel, words, c, add_to_c);
+    } else {
+        detail::multiply_panel<Product, 1>(a, rows, panel, words, c, add_to_c);
+    }
+}
+
 namespace detail {
 
 /// Both packed blocks, as large as the problem needs them.
@@ -102,7 +119,7 @@ void gemm(const view<A, 2>& a_view, const view<B, 2>& b_view, const view<Acc, 2>
     const view<const Element, 2> a = a_view, b = b_view;
     using word = typename product::word;
     using blocks = gemm_blocking<Arch>;
-    constexpr int width = blocking<Arch>::columns, lanes = simd::lanes<Arch>;
+    constexpr int width = blocking<Arch>::columns;
     static_assert(std::is_same_v<Acc, std::conditional_t<product::group == 4, std::int32_t, float>>,
                   "seqmix: products of float and bf16 are float, those of int8 are int32");
     const index rows = a.extent(0), depth = a.extent(1), columns = b.extent(1);
@@ -141,15 +158,7 @@ void gemm(const view<A, 2>& a_view, const view<B, 2>& b_view, const view<Acc, 2>
                 for (index panel = 0; panel < n; panel += width) {
                     const index live = n - panel < width ? n - panel : width;
                     const auto part = c.slice(0, row, row + m).slice(1, column + panel, column + panel + live);
-                    const word* const packed = right + panel * words;
-                    const bool more = accumulate || from > 0;
-                    if (live > 2 * lanes) {
-                        detail::multiply_panel<product, 3>(operand, m, packed, words, part, more);
-                    } else if (live > lanes) {
-                        detail::multiply_panel<product, 2>(operand, m, packed, words, part, more);
-                    } else {
-                        detail::multiply_panel<product, 1>(operand, m, packed, words, part, more);
-                    }
+                    multiply_panel<product>(operand, right + panel * words, words, part, accumulate || from > 0);
                 }
             }
         }

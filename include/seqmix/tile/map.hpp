@@ -29,6 +29,18 @@ SEQMIX_INLINE void map_rows(const matrix<Arch>& out, const Function& function, c
     }
 }
 
+/// out(r, c) = function(in(r, c), row[c]): one number a column; reads whole registers of them.
+template <class Arch, class Function>
+SEQMIX_INLINE void map_columns(const matrix<Arch>& out, const Function& function, const matrix<Arch>& in, const float* of_column)
+{
+    using f32 = simd::f32<Arch>;
+    for (index r = 0; r < out.rows; ++r) {
+        for (index c = 0; c < out.columns; c += f32::lanes) {
+            function(f32::load(in.row(r) + c), f32::load(of_column + c)).store(out.row(r) + c);
+        }
+    }
+}
+
 template <class Arch>
 void fill(const matrix<Arch>& out, float value)
 {

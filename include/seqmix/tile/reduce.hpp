@@ -39,6 +39,36 @@ void row_sums(const matrix<Arch>& in, float* sums)
     }
 }
 
+/// sums[r] += Σ_c in(r, c)², over whole registers: padding counts, and must be zero. Error: (columns / lanes + log2 lanes + 2) u.
+template <class Arch>
+SEQMIX_NOINLINE void add_row_squares(const matrix<Arch>& in, float* sums)
+{
+    using f32 = simd::f32<Arch>;
+    for (index r = 0; r < in.rows; ++r) {
+        f32 all = f32::zero();
+        for (index c = 0; c < in.columns; c += f32::lanes) {
+            const f32 x = f32::load(in.row(r) + c);
+            all = fma(x, x, all);
+        }
+        sums[r] += reduce_add(all);
+    }
+}
+
+/// sums[c] = Σ_r in(r, c)², row after row, for whole registers of columns. Error: rows u.
+template <class Arch>
+SEQMIX_NOINLINE void column_squares(const matrix<Arch>& in, float* sums)
+{
+    using f32 = simd::f32<Arch>;
+    for (index c = 0; c < in.columns; c += f32::lanes) {
+        f32 all = f32::zero();
+        for (index r = 0; r < in.rows; ++r) {
+            const f32 x = f32::load(in.row(r) + c);
+            all = fma(x, x, all);
+        }
+        all.store(sums + c);
+    }
+}
+
 /// Lane i: the sum over the lanes of register i, by halves. Takes the square apart.
 template <class Arch>
 SEQMIX_INLINE simd::f32<Arch> row_sums(simd::f32<Arch> (&square)[simd::lanes<Arch>])
