@@ -147,6 +147,9 @@ const instruction_set& describe()
 #if defined(SEQMIX_BENCH_ONEDNN)
         onednn_version(),
 #endif
+#if defined(SEQMIX_BENCH_FFTW)
+        fftw_version(),
+#endif
     };
     for (const char* version : versions) {
         const std::size_t used = std::strlen(peers);

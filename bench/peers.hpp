@@ -9,6 +9,10 @@ namespace bench {
 // oneDNN chooses an instruction set itself, so it is compiled once.
 maker onednn_gemm;
 const char* onednn_version();
+// FFTW likewise.
+maker fftw_long_conv;       ///< channel by channel: padded, transformed, multiplied, transformed back
+maker fftw_three_passes;    ///< each of these for all channels before the next, as tensor libraries do
+const char* fftw_version();
 
 } // namespace bench
 
@@ -45,6 +49,11 @@ inline constexpr peer openblas_attention_peer = {}, openblas_gemm_peer = {};
 inline constexpr peer onednn_gemm_peer = {"onednn", onednn_gemm, true};
 #else
 inline constexpr peer onednn_gemm_peer = {};
+#endif
+#if defined(SEQMIX_BENCH_FFTW)
+inline constexpr peer fftw_long_conv_peer = {"fftw", fftw_long_conv, true}, fftw_three_passes_peer = {"fftw in three passes", fftw_three_passes, true};
+#else
+inline constexpr peer fftw_long_conv_peer = {}, fftw_three_passes_peer = {};
 #endif
 #if defined(SEQMIX_BENCH_XSIMD)
 inline constexpr peer xsimd_map_peer = {"xsimd", xsimd_map, false};

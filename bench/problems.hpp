@@ -74,6 +74,11 @@ struct ssd_problem {
     bool step = false;
 };
 
+/// A causal long convolution. Operands u [channels, length], kernels [channels, taps], out as u.
+struct long_conv_problem {
+    std::int64_t channels = 4096, length = 1024, taps = 1024;
+};
+
 /// HGRN (two inputs: x, g) and the MatMul-free LM's unit (three: candidate, forget, gate), then out; all [B, L, D], or [B, D, L] with
 /// `time_inside`. With `step`: one token, whose state is kept between runs. `segments` pieces of time are shared by `threads`.
 struct hgrn_problem {

@@ -27,7 +27,7 @@ cores() { getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2; }
     need_test=("${need_build[@]}" "<eigen3/Eigen/Core>=libeigen3-dev" "<catch2/catch.hpp>=catch2"
         "<nlohmann/json.hpp>=nlohmann-json3-dev" "pkg-config=pkg-config")
     need_bench=("${need_build[@]}" "<benchmark/benchmark.h>=libbenchmark-dev" "<eigen3/Eigen/Core>=libeigen3-dev"
-        "<cblas.h>=libopenblas-dev" "<dnnl.hpp>=libdnnl-dev" "pkg-config=pkg-config")
+        "<cblas.h>=libopenblas-dev" "<dnnl.hpp>=libdnnl-dev" "<fftw3.h>=libfftw3-dev" "pkg-config=pkg-config")
     need_cross=("aarch64-linux-gnu-g++=g++-aarch64-linux-gnu" "qemu-aarch64=qemu-user")
 }
 

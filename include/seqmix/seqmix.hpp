@@ -3,6 +3,7 @@
 
 // Every public header, except references and interop.
 #include <seqmix/attention.hpp>
+#include <seqmix/conv.hpp>
 #include <seqmix/linear.hpp>
 #include <seqmix/simd/build_info.hpp>
 #include <seqmix/simd/denormals.hpp>

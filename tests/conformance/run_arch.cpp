@@ -4,6 +4,7 @@
 #include "causal_conv1d.hpp"
 #include "hgrn.hpp"
 #include "linear_attention.hpp"
+#include "long_conv.hpp"
 #include "selective_scan.hpp"
 #include "ssd.hpp"
 
@@ -28,7 +29,7 @@ constexpr operation operations[] = {
     {"causal_conv1d", causal_conv1d_metadata, run_causal_conv1d<arch::SEQMIX_TEST_ARCH>},
     {"linear_attention", linear_attention_metadata, run_linear_attention<arch::SEQMIX_TEST_ARCH>},
     {"hgrn", hgrn_metadata, run_hgrn<arch::SEQMIX_TEST_ARCH>},
-    {"long_conv", "causal", nullptr},
+    {"long_conv", long_conv_metadata, run_long_conv<arch::SEQMIX_TEST_ARCH>},
     {"monarch", "", nullptr},
     {"quant_matmul", "format group n k scaling", nullptr},
 };

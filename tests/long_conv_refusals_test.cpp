@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#include "support/refusals.hpp"
+
+#include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/stream.hpp>
+
+#include <vector>
+
+namespace long_conv_refusals_test {
+namespace {
+
+namespace sm = seqmix;
+namespace conv = seqmix::conv;
+using sm::index;
+using scalar = sm::arch::scalar;
+
+template <std::size_t Rank>
+using input = sm::view<const float, Rank>;
+
+struct apply_call {
+    std::vector<float> kernel = minus_ones(3 * 5), u = minus_ones(2 * 3 * 7), pre = u, post = u, skip = minus_ones(3), out = u;
+    conv::plan_options plan{.length = 7};
+    input<2> k{kernel.data(), {3, 5}};
+    input<3> x{u.data(), {2, 3, 7}};
+    sm::view<float, 3> y{out.data(), {2, 3, 7}};
+    conv::apply_options<float> opt{.pre_gate = {pre.data(), {2, 3, 7}}, .post_gate = {post.data(), {2, 3, 7}}, .skip = {skip.data(), {3}}};
+
+    void call() { conv::apply(conv::plan<scalar>(k, plan), x, y, opt); }
+    bool untouched() const { return all_minus_ones({&kernel, &u, &pre, &post, &skip, &out}); }
+};
+
+TEST_CASE("conv::apply refuses")
+{
+    check_refusals<apply_call>(
+        "conv::apply",
+        {
+            {"null u", [](apply_call& c) { c.x = null(c.x); }, {"u is null", "42"}},
+            {"null out", [](apply_call& c) { c.y = null(c.y); }, {"out is null", "42"}},
+            {"channels of u", [](apply_call& c) { c.x = resized(c.x, 1, 2); }, {"u has 2 channels", "the plan has 3"}},
+            {"longer than planned", [](apply_call& c) { c.plan.length = 6; }, {"u's length is 7", "the plan's is 6"}},
+            {"another length, circular", [](apply_call& c) { c.plan.length = 8, c.plan.causal = false; }, {"u's length is 7", "the plan's is 8"}},
+            {"length of out", [](apply_call& c) { c.y = resized(c.y, 2, 6); }, {"out's length is 6", "u's is 7"}},
+            {"batch of pre_gate", [](apply_call& c) { c.opt.pre_gate = resized(c.opt.pre_gate, 0, 1); }, {"pre_gate's batch is 1", "u's is 2"}},
+            {"length of post_gate", [](apply_call& c) { c.opt.post_gate = resized(c.opt.post_gate, 2, 6); }, {"post_gate's length is 6", "u's is 7"}},
+            {"channels of skip", [](apply_call& c) { c.opt.skip = resized(c.opt.skip, 0, 2); }, {"skip's number of channels is 2", "u's is 3"}},
+            {"out over u", [](apply_call& c) { c.y = {c.u.data(), {2, 3, 7}}; }, {"out overlaps u"}},
+            {"out over post_gate", [](apply_call& c) { c.y = {c.post.data(), {2, 3, 7}}; }, {"out overlaps post_gate"}},
+        });
+}
+
+TEST_CASE("conv::plan refuses")
+{
+    check_refusals<apply_call>(
+        "conv::plan",
+        {
+            {"null kernel", [](apply_call& c) { c.k = null(c.k); }, {"kernel is null", "15"}},
+            {"negative length", [](apply_call& c) { c.plan.length = -1; }, {"length is -1", "at least 0"}},
+            {"negative points", [](apply_call& c) { c.plan.points = -4; }, {"points is -4", "at least 0"}},
+            {"channels of backward", [](apply_call& c) { c.plan.backward = {c.kernel.data(), {2, 5}}; }, {"backward has 2 channels", "kernel has 3"}},
+        });
+    const std::vector<float> kernels = minus_ones(2 * 3 * 5), u = minus_ones(3 * 7);
+    std::vector<float> out = minus_ones(3 * 7);
+    const conv::plan<scalar> own(input<3>(kernels.data(), {2, 3, 5}), {.length = 7});
+    check_refused("kernels of other items", {"conv::apply", "u has 1 batch items", "the plan has 2"},
+                  [&] { conv::apply(own, input<3>(u.data(), {1, 3, 7}), sm::view<float, 3>(out.data(), {1, 3, 7})); });
+    CHECK(all_minus_ones({&out}));
+}
+
+struct step_call {
+    std::vector<float> kernel = minus_ones(3 * 5), u = minus_ones(2 * 3), pre = u, skip = minus_ones(3), out = u;
+    conv::stream_plan<scalar> plan{input<2>(kernel.data(), {3, 5})};
+    conv::stream<scalar> stream{plan, 2};
+    input<2> x{u.data(), {2, 3}};
+    sm::view<float, 2> y{out.data(), {2, 3}};
+    conv::stream_options<float> opt{.pre_gate = {pre.data(), {2, 3}}, .post_gate = {}, .skip = {skip.data(), {3}}};
+
+    void call() { stream.step(x, y, opt); }
+    bool untouched() const { return stream.position() == 0 && all_minus_ones({&kernel, &u, &pre, &skip, &out}); }
+};
+
+TEST_CASE("conv::stream::step refuses")
+{
+    check_refusals<step_call>(
+        "conv::stream::step",
+        {
+            {"null u", [](step_call& c) { c.x = null(c.x); }, {"u is null", "6"}},
+            {"batch of u", [](step_call& c) { c.x = resized(c.x, 0, 1); }, {"u's batch is 1", "the stream's is 2"}},
+            {"channels of out", [](step_call& c) { c.y = resized(c.y, 1, 2); }, {"out's number of channels is 2", "the plan's is 3"}},
+            {"channels of pre_gate", [](step_call& c) { c.opt.pre_gate = resized(c.opt.pre_gate, 1, 2); }, {"pre_gate's number of channels is 2"}},
+            {"channels of skip", [](step_call& c) { c.opt.skip = resized(c.opt.skip, 0, 2); }, {"skip's number of channels is 2", "the plan's is 3"}},
+            {"out over skip", [](step_call& c) { c.y = {c.skip.data(), {2, 3}, {0, 1}}; }, {"out overlaps skip"}},
+        });
+}
+
+} // namespace
+} // namespace long_conv_refusals_test
