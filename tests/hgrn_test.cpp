@@ -118,15 +118,22 @@ struct hgrn_result {
     }
 };
 
-/// Any views of a problem's operands through the door that is meant.
+/// Any views of a problem's operands through the door that is meant. Both doors in float; since narrow types are only widened as they
+/// are read and rounded as they are written, the unit in bf16 alone, hgrn in f16 with gates of either type.
+template <class T>
+constexpr bool is_built(cell kind)
+{
+    return std::is_same_v<T, float> || (kind == cell::hgrn) == std::is_same_v<T, f16>;
+}
 template <class T, class G, class Out>
 void call(cell kind, const sm::view<const T, 3>& x, const sm::view<const G, 3>& gates, const sm::view<const T, 3>& gate,
           const sm::view<Out, 3>& out, const linear::hgrn_options& o, const sm::context_ref& ctx = {})
 {
-    if constexpr (std::is_same_v<T, G>) {
+    if (!is_built<T>(kind)) { throw std::logic_error("a cell that is not compiled for this type"); }
+    if constexpr (std::is_same_v<T, G> && is_built<T>(cell::mlgru)) {
         if (kind != cell::hgrn) { return linear::mlgru<test_arch>(gates, x, gate, out, o, ctx); }
     }
-    linear::hgrn<test_arch>(x, gates, out, o, ctx);
+    if constexpr (is_built<T>(cell::hgrn)) { linear::hgrn<test_arch>(x, gates, out, o, ctx); }
 }
 
 template <class T, class G, class Out>
@@ -256,8 +263,9 @@ void check_case(const hgrn_case& c)
 }
 void check_all_types(const hgrn_case& c)
 {
-    check_case<float>(c), check_case<bf16>(c), check_case<f16>(c);
-    if (c.kind == cell::hgrn) { check_case<bf16, float, float>(c); }
+    check_case<float>(c);
+    if (c.kind == cell::hgrn) { check_case<f16>(c), check_case<f16, float, float>(c); }
+    if (c.kind != cell::hgrn) { check_case<bf16>(c); }
 }
 
 } // namespace
@@ -493,7 +501,7 @@ TEST_CASE("hgrn: narrow inputs give the bits of widened ones, and narrow states 
         CHECK(same);
     };
     for (const cell kind : all_cells) {
-        for (const lie stands : {lie::first, lie::last}) { check(bf16{}, kind, stands), check(f16{}, kind, stands); }
+        for (const lie stands : {lie::first, lie::last}) { kind == cell::hgrn ? check(f16{}, kind, stands) : check(bf16{}, kind, stands); }
     }
 }
 
@@ -595,8 +603,8 @@ TEST_CASE("hgrn: nothing is read or written beyond the end of memory")
     for (const cell kind : all_cells) {
         for (const bool time_contiguous : {false, true}) {
             for (const bool backwards : {false, true}) {
-                at_edges(0.0f, kind, time_contiguous, backwards), at_edges(bf16{}, kind, time_contiguous, backwards);
-                at_edges(f16{}, kind, time_contiguous, backwards);
+                at_edges(0.0f, kind, time_contiguous, backwards);
+                kind == cell::hgrn ? at_edges(f16{}, kind, time_contiguous, backwards) : at_edges(bf16{}, kind, time_contiguous, backwards);
             }
         }
     }

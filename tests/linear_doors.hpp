@@ -9,8 +9,8 @@
 
 namespace linear_test {
 
-template <class Rule, std::size_t Axes, class T, class Part>
-typename Rule::template inputs<T, Axes> inputs_of(const rule_operands<T>& from, const Part& part)
+template <class Rule, std::size_t Axes, class T, class Operands, class Part>
+typename Rule::template inputs<T, Axes> inputs_of(const Operands& from, const Part& part)
 {
     typename Rule::template inputs<T, Axes> in;
     if constexpr (Rule::gate == linear::gate::head) { in.log_decay = from.head_decay; }

@@ -136,6 +136,99 @@ SEQMIX_INLINE void for_column_blocks(index at, index columns, const Body& body)
     }
 }
 
+/// A recurrent_token's way through the columns of a state. Apart from it because all rules of one update, with decays or without, share
+/// the code, which is most of what a rule compiles to.
+template <linear::update Update, bool Decays, class Arch>
+class token_columns {
+public:
+    /// Reads columns [0, columns) of `from`, writes them to `to`, which may be the same, and writes the outputs of query j
+    /// to out + j · out_stride. `value` and the rows of `out` are padded to whole registers; states need no padding.
+    /// `next`, where it is given, is the state that will be read after this one, with the stride of `from`: it is asked for
+    /// on the way.
+    template <class Number>
+    void apply(const state_rows<const Number>& from, const state_rows<Number>& to, index columns, const float* value,
+               float* out, index out_stride, const Number* next = nullptr) const
+    {
+        for_column_blocks<Arch>(0, columns, [&](index at, auto vectors, auto tail) SEQMIX_INLINE_LAMBDA {
+            state_sweep<Number> s{};
+            s.from = {from.base + at, from.stride}, s.to = {to.base + at, to.stride},
+            s.next = next == nullptr ? nullptr : next + at;
+            s.rows = keys_, s.columns = columns - at;
+            if (next == nullptr) {
+                this->template block<vectors, tail, false>(s, value + at, out + at, out_stride);
+            } else {
+                this->template block<vectors, tail, true>(s, value + at, out + at, out_stride);
+            }
+        });
+    }
+
+protected:
+    using f32 = simd::f32<Arch>;
+    static constexpr int lanes = f32::lanes;
+    static constexpr bool additive = Update == linear::update::additive, dplr = Update == linear::update::dplr;
+    static constexpr bool decays = Decays;
+    static constexpr index before_queries = additive ? 0 : 1; ///< the row whose sum is y
+
+    token_columns(arena& scratch, index keys, index queries)
+        : keys_(keys), queries_(queries), weights_(tile::matrix<Arch>::take(scratch, before_queries + queries, keys)),
+          at_key_(scratch.take<float>(queries)), at_b_(dplr ? scratch.take<float>(queries) : nullptr)
+    {
+    }
+
+    index keys_, queries_;
+    index keep_step_ = 0; ///< 1 for a decay of each key channel, 0 for one of all
+    token_operands in_{};
+    tile::matrix<Arch> weights_; ///< what the state's rows are summed with: [d∘k or a,] d∘q_0, d∘q_1 …
+    float* at_key_;              ///< q_j·k, or q_j·(u∘k)
+    float* at_b_;                ///< q_j·b
+
+private:
+    template <int Vectors, bool Tail, bool Next, class Number>
+    void block(state_sweep<Number>& s, const float* value, float* out, index out_stride) const
+    {
+        alignas(64) float y[Vectors * lanes], w[Vectors * lanes];
+        const auto recalled = [&](index row) {
+            return row < before_queries ? y : out + (row - before_queries) * out_stride;
+        };
+        const auto read = [&](index row, int to) { s.weight[to] = weights_.row(row), s.recalled[to] = recalled(row); };
+        s.keep = in_.decay, s.keep_step = keep_step_;
+        s.left[0] = in_.key, s.right[0] = additive ? value : w, s.left[1] = in_.b, s.right[1] = y;
+
+        // Rows two by two; the last one of an additive rule together with the update. Each sweep waits for memory, so that
+        // of two each asks for half of the next state.
+        constexpr auto none = ahead::none, all = Next ? ahead::all : none;
+        constexpr auto first_half = Next ? ahead::first_half : none,
+                       second_half = Next ? ahead::second_half : none;
+        const index rows = before_queries + queries_, read_alone = additive ? rows - 1 : rows;
+        index row = 0;
+        for (; row + 2 < read_alone; row += 2) {
+            read(row, 0), read(row + 1, 1), run<Arch, Vectors, Tail, 2, 0, decays, none>(s);
+        }
+        constexpr auto first = additive ? none : first_half;
+        if (row + 2 == read_alone) {
+            read(row, 0), read(row + 1, 1), run<Arch, Vectors, Tail, 2, 0, decays, first>(s);
+        }
+        if (row + 1 == read_alone) { read(row, 0), run<Arch, Vectors, Tail, 1, 0, decays, first>(s); }
+        if constexpr (additive) { read(rows - 1, 0), run<Arch, Vectors, Tail, 1, 1, decays, all>(s); }
+
+        const f32 beta = f32::broadcast(in_.beta);
+        for (index c = 0; !additive && c < Vectors * lanes; c += lanes) {
+            const f32 v = f32::load(value + c);
+            (dplr ? v : beta * (v - f32::load(y + c))).store(w + c);
+        }
+        for (index j = 0; j < queries_; ++j) {
+            float* const o = out + j * out_stride;
+            const f32 at_key = f32::broadcast(at_key_[j]), at_b = f32::broadcast(dplr ? at_b_[j] : 0.0f);
+            for (index c = 0; c < Vectors * lanes; c += lanes) {
+                f32 sum = fma(at_key, f32::load(s.right[0] + c), f32::load(o + c));
+                if constexpr (dplr) { sum = fma(at_b, f32::load(y + c), sum); }
+                sum.store(o + c);
+            }
+        }
+        if constexpr (!additive) { run<Arch, Vectors, Tail, 0, dplr ? 2 : 1, decays, second_half>(s); }
+    }
+};
+
 } // namespace detail
 
 /// A token of one head, by `Rule`. prepare() takes it in, in O(K) for each query; apply() then sends any number of blocks
@@ -153,25 +246,21 @@ SEQMIX_INLINE void for_column_blocks(index at, index columns, const Body& body)
 /// Source: the rank-one identity, o read from the state before and corrected, as fused kernels of Gated DeltaNet have it
 /// (Yang et al. 2025); here it serves all rules.
 template <class Rule, class Arch>
-class recurrent_token {
+class recurrent_token : detail::token_columns<Rule::update, Rule::gate != gate::none, Arch> {
+    using columns = detail::token_columns<Rule::update, Rule::gate != gate::none, Arch>;
+    using columns::additive, columns::dplr, columns::decays, columns::before_queries, columns::lanes;
+    using columns::keys_, columns::queries_, columns::in_, columns::keep_step_, columns::weights_, columns::at_key_, columns::at_b_;
     using f32 = simd::f32<Arch>;
-    static constexpr int lanes = f32::lanes;
-    static constexpr bool additive = Rule::update == update::additive, dplr = Rule::update == update::dplr;
-    static constexpr bool decays = Rule::gate != gate::none;
-    static constexpr index before_queries = additive ? 0 : 1; ///< the row whose sum is y
 
 public:
     /// Takes scratch for `queries` (>= 1) queries that read one state of `keys` key channels.
-    recurrent_token(arena& scratch, index keys, index queries)
-        : keys_(keys), queries_(queries), weights_(tile::matrix<Arch>::take(scratch, before_queries + queries, keys)),
-          at_key_(scratch.take<float>(queries)), at_b_(dplr ? scratch.take<float>(queries) : nullptr)
-    {
-    }
+    recurrent_token(arena& scratch, index keys, index queries) : columns(scratch, keys, queries) {}
+    using columns::apply;
 
     /// The operands must live until the last apply().
     void prepare(const token_operands& in)
     {
-        in_ = in;
+        in_ = in, keep_step_ = Rule::gate == gate::channel ? 1 : 0;
         if constexpr (Rule::update == update::delta) { decayed(in.key, weights_.row(0)); }
         for (index c = 0; dplr && c < keys_; c += lanes) { f32::load(in.a + c).store(weights_.row(0) + c); }
         for (index j = 0; j < queries_; ++j) {
@@ -190,27 +279,6 @@ public:
             if constexpr (dplr) { at_b_[j] = reduce_add(at_b); }
             if constexpr (!Rule::bonus) { decayed(query, weights_.row(before_queries + j)); }
         }
-    }
-
-    /// Reads columns [0, columns) of `from`, writes them to `to`, which may be the same, and writes the outputs of query j
-    /// to out + j · out_stride. `value` and the rows of `out` are padded to whole registers; states need no padding.
-    /// `next`, where it is given, is the state that will be read after this one, with the stride of `from`: it is asked for
-    /// on the way.
-    template <class Number>
-    void apply(const state_rows<const Number>& from, const state_rows<Number>& to, index columns, const float* value,
-               float* out, index out_stride, const Number* next = nullptr) const
-    {
-        detail::for_column_blocks<Arch>(0, columns, [&](index at, auto vectors, auto tail) SEQMIX_INLINE_LAMBDA {
-            detail::state_sweep<Number> s{};
-            s.from = {from.base + at, from.stride}, s.to = {to.base + at, to.stride},
-            s.next = next == nullptr ? nullptr : next + at;
-            s.rows = keys_, s.columns = columns - at;
-            if (next == nullptr) {
-                this->template block<vectors, tail, false>(s, value + at, out + at, out_stride);
-            } else {
-                this->template block<vectors, tail, true>(s, value + at, out + at, out_stride);
-            }
-        });
     }
 
     /// The normaliser z = d∘z + k [K], padded as the operands are, and sums[j] = q_j·z after that
@@ -242,57 +310,6 @@ private:
             (decays ? decay(c) * x : x).store(to + c);
         }
     }
-
-    template <int Vectors, bool Tail, bool Next, class Number>
-    void block(detail::state_sweep<Number>& s, const float* value, float* out, index out_stride) const
-    {
-        alignas(64) float y[Vectors * lanes], w[Vectors * lanes];
-        const auto recalled = [&](index row) {
-            return row < before_queries ? y : out + (row - before_queries) * out_stride;
-        };
-        const auto read = [&](index row, int to) { s.weight[to] = weights_.row(row), s.recalled[to] = recalled(row); };
-        s.keep = in_.decay, s.keep_step = Rule::gate == gate::channel ? 1 : 0;
-        s.left[0] = in_.key, s.right[0] = additive ? value : w, s.left[1] = in_.b, s.right[1] = y;
-
-        // Rows two by two; the last one of an additive rule together with the update. Each sweep waits for memory, so that
-        // of two each asks for half of the next state.
-        constexpr auto none = detail::ahead::none, all = Next ? detail::ahead::all : none;
-        constexpr auto first_half = Next ? detail::ahead::first_half : none,
-                       second_half = Next ? detail::ahead::second_half : none;
-        const index rows = before_queries + queries_, read_alone = additive ? rows - 1 : rows;
-        index row = 0;
-        for (; row + 2 < read_alone; row += 2) {
-            read(row, 0), read(row + 1, 1), detail::run<Arch, Vectors, Tail, 2, 0, decays, none>(s);
-        }
-        constexpr auto first = additive ? none : first_half;
-        if (row + 2 == read_alone) {
-            read(row, 0), read(row + 1, 1), detail::run<Arch, Vectors, Tail, 2, 0, decays, first>(s);
-        }
-        if (row + 1 == read_alone) { read(row, 0), detail::run<Arch, Vectors, Tail, 1, 0, decays, first>(s); }
-        if constexpr (additive) { read(rows - 1, 0), detail::run<Arch, Vectors, Tail, 1, 1, decays, all>(s); }
-
-        const f32 beta = f32::broadcast(in_.beta);
-        for (index c = 0; !additive && c < Vectors * lanes; c += lanes) {
-            const f32 v = f32::load(value + c);
-            (dplr ? v : beta * (v - f32::load(y + c))).store(w + c);
-        }
-        for (index j = 0; j < queries_; ++j) {
-            float* const o = out + j * out_stride;
-            const f32 at_key = f32::broadcast(at_key_[j]), at_b = f32::broadcast(dplr ? at_b_[j] : 0.0f);
-            for (index c = 0; c < Vectors * lanes; c += lanes) {
-                f32 sum = fma(at_key, f32::load(s.right[0] + c), f32::load(o + c));
-                if constexpr (dplr) { sum = fma(at_b, f32::load(y + c), sum); }
-                sum.store(o + c);
-            }
-        }
-        if constexpr (!additive) { detail::run<Arch, Vectors, Tail, 0, dplr ? 2 : 1, decays, second_half>(s); }
-    }
-
-    index keys_, queries_;
-    token_operands in_{};
-    tile::matrix<Arch> weights_; ///< what the state's rows are summed with: [d∘k or a,] d∘q_0, d∘q_1 …
-    float* at_key_;              ///< q_j·k, or q_j·(u∘k)
-    float* at_b_;                ///< q_j·b
 };
 
 } // namespace linear
