@@ -38,6 +38,7 @@ public:
     {
         const memory<float> x = reals(points_);
         const memory<complex> X = complexes(bins_);
+        fftwf_set_timelimit(10.0); // for each plan; the longest ones would take minutes
         ahead_ = fftwf_plan_dft_r2c_1d(static_cast<int>(points_), x.get(), as_fftw(X.get()), FFTW_MEASURE);
         back_ = fftwf_plan_dft_c2r_1d(static_cast<int>(points_), as_fftw(X.get()), x.get(), FFTW_MEASURE);
         const auto* const k = static_cast<const float*>(data[1]);
