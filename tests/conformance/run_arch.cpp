@@ -4,6 +4,7 @@
 #include "causal_conv1d.hpp"
 #include "hgrn.hpp"
 #include "linear_attention.hpp"
+#include "monarch.hpp"
 #include "selective_scan.hpp"
 #include "ssd.hpp"
 
@@ -29,7 +30,7 @@ constexpr operation operations[] = {
     {"linear_attention", linear_attention_metadata, run_linear_attention<arch::SEQMIX_TEST_ARCH>},
     {"hgrn", hgrn_metadata, run_hgrn<arch::SEQMIX_TEST_ARCH>},
     {"long_conv", "causal", nullptr},
-    {"monarch", "", nullptr},
+    {"monarch", monarch_metadata, run_monarch<arch::SEQMIX_TEST_ARCH>},
     {"quant_matmul", "format group n k scaling", nullptr},
 };
 
