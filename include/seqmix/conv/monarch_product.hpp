@@ -183,12 +183,13 @@ struct monarch_scratch {
     float* copied; ///< [rows, p] of one block of x, where that is not read in place
     index copied_stride;
     index row_stride, of_step, of_registers; ///< of `between`: from row to row, from step to step of w2's depth, from register to register of its blocks
+    bool by_registers;                       ///< the first of the two layouts
 
     monarch_scratch(arena& a, const packed_monarch<Arch>& weights, index rows)
     {
         const monarch_shape& m = weights.shape();
-        const bool whole = m.q == m.l || (m.q % lanes == 0 && m.l % lanes == 0);
-        if (weights.interleaved() && whole) {
+        by_registers = weights.interleaved() && (m.q == m.l || (m.q % lanes == 0 && m.l % lanes == 0));
+        if (by_registers) {
             const index registers = (m.l + lanes - 1) / lanes;
             of_step = lanes, row_stride = (m.r + 1) * lanes; // one more, or all rows fall into few sets of L1
             of_registers = rows * row_stride;
@@ -200,13 +201,6 @@ struct monarch_scratch {
         }
         copied_stride = (m.p + lanes - 1) / lanes * lanes;
         copied = a.take<float>(rows * copied_stride);
-    }
-
-    /// Where number f of those between the products stands in a row.
-    index place(index f, index l) const
-    {
-        const index within = f % larger(1, l);
-        return f / larger(1, l) * of_step + within / lanes * of_registers + within % lanes;
     }
 };
 
@@ -254,6 +248,8 @@ void monarch_rows(const packed_monarch<Arch>& weights, const view<const T, 3>& x
     const bool once = m.q <= 3 * lanes || !tile::crowded(x.stride(0) * static_cast<index>(sizeof(T)));
     const bool in_place = std::is_same_v<T, float> && once;
 
+    // Where the next register of the first product goes by registers: counted, for a division takes as long as a row's products with it.
+    index step = 0, within = 0;
     for (index i = 0; i < m.k; ++i) {
         const T* const from = x.data() + i * x.stride(1);
         tile::left_operand left = tile::left_operand::of(from, x.stride(0), x.stride(2));
@@ -265,16 +261,20 @@ void monarch_rows(const packed_monarch<Arch>& weights, const view<const T, 3>& x
         // Registers beyond q spill over numbers of the next block, which come after them, or over what no block has.
         weights.for_first(i, [&](index first, const tile::right_panel<float>& panel, auto count) SEQMIX_INLINE_LAMBDA {
             index places[count];
-            for (index v = 0; v < count; ++v) { places[v] = scratch.place(i * m.q + (first + v) * lanes, m.l); }
+            for (index v = 0; v < count; ++v) {
+                places[v] = scratch.by_registers ? step * scratch.of_step + within / lanes * scratch.of_registers : i * m.q + (first + v) * lanes;
+                within += lanes;
+                if (within >= m.l) { within = 0, ++step; }
+            }
             first_product<Arch, count>(left, rows, m.p, panel, scratch.between, scratch.row_stride, places);
         });
     }
 
     if (weights.interleaved()) {
         // As many rows as lie in L1 together with a panel.
-        constexpr index step = tile::small_blocking<Arch>::rows;
+        constexpr index tile_rows = tile::small_blocking<Arch>::rows;
         const index bytes = larger(1, m.r * lanes * static_cast<index>(sizeof(float)));
-        const index most = larger(step, tile::level1_bytes * 3 / 4 / bytes / step * step);
+        const index most = larger(tile_rows, tile::level1_bytes * 3 / 4 / bytes / tile_rows * tile_rows);
         for (index n = 0; n < weights.seconds(); ++n) {
             const index live = smaller(lanes, m.l - n * lanes);
             for (index row = 0; row < rows; row += most) {
