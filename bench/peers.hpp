@@ -23,6 +23,7 @@ maker eigen_gemm;
 maker eigen_map;
 maker openblas_attention;
 maker openblas_gemm;
+maker openblas_monarch;
 maker xsimd_map;
 
 const char* eigen_version();
@@ -42,8 +43,9 @@ inline constexpr peer eigen_map_peer = {"eigen", eigen_map, false};
 #if defined(SEQMIX_BENCH_OPENBLAS)
 inline constexpr peer openblas_attention_peer = {"openblas", openblas_attention, true};
 inline constexpr peer openblas_gemm_peer = {"openblas", openblas_gemm, true};
+inline constexpr peer openblas_monarch_peer = {"openblas", openblas_monarch, true};
 #else
-inline constexpr peer openblas_attention_peer = {}, openblas_gemm_peer = {};
+inline constexpr peer openblas_attention_peer = {}, openblas_gemm_peer = {}, openblas_monarch_peer = {};
 #endif
 #if defined(SEQMIX_BENCH_ONEDNN)
 inline constexpr peer onednn_gemm_peer = {"onednn", onednn_gemm, true};

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <vector>
 
 // The cblas.h of another BLAS may lie first.
 extern "C" void openblas_set_num_threads(int threads);
@@ -152,6 +153,47 @@ struct product {
     }
 };
 
+/// One sgemm a block on strided operands, and a permutation of rows after each factor.
+class stored_monarch {
+public:
+    stored_monarch(const monarch_problem& p, void* const* data)
+        : p_(p), x_(static_cast<const float*>(data[0])), w1_(static_cast<const float*>(data[1])), w2_(static_cast<const float*>(data[2])),
+          out_(static_cast<float*>(data[3])), first_(static_cast<std::size_t>(p.batch * p.k * p.q)), turned_(first_.size()),
+          second_(static_cast<std::size_t>(p.batch * p.l * p.s))
+    {
+    }
+
+    void run()
+    {
+        for (std::int64_t i = 0; i < p_.k; ++i) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, size(p_.batch), size(p_.q), size(p_.p), 1, x_ + i * p_.p, size(p_.k * p_.p),
+                        w1_ + i * p_.q * p_.p, size(p_.p), 0, first_.data() + i * p_.q, size(p_.k * p_.q));
+        }
+        turn(first_.data(), p_.r, p_.l, turned_.data());
+        for (std::int64_t i = 0; i < p_.l; ++i) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, size(p_.batch), size(p_.s), size(p_.r), 1, turned_.data() + i * p_.r,
+                        size(p_.l * p_.r), w2_ + i * p_.s * p_.r, size(p_.r), 0, second_.data() + i * p_.s, size(p_.l * p_.s));
+        }
+        turn(second_.data(), p_.l, p_.s, out_);
+    }
+
+private:
+    /// Rows of [from, to] to rows of [to, from].
+    void turn(const float* in, std::int64_t from, std::int64_t to, float* out) const
+    {
+        for (std::int64_t b = 0; b < p_.batch; ++b, in += from * to, out += from * to) {
+            for (std::int64_t j = 0; j < to; ++j) {
+                for (std::int64_t i = 0; i < from; ++i) { out[j * from + i] = in[i * to + j]; }
+            }
+        }
+    }
+
+    monarch_problem p_;
+    const float *x_, *w1_, *w2_;
+    float* out_;
+    std::vector<float> first_, turned_, second_;
+};
+
 } // namespace
 
 const char* openblas_version()
@@ -184,6 +226,12 @@ call openblas_gemm(const void* problem, void* const* data)
     openblas_set_num_threads(1);
     return call_of(new product{p, static_cast<const float*>(data[0]), static_cast<const float*>(data[1]),
                                static_cast<float*>(data[2])});
+}
+
+call openblas_monarch(const void* problem, void* const* data)
+{
+    openblas_set_num_threads(1);
+    return call_of(new stored_monarch(*static_cast<const monarch_problem*>(problem), data));
 }
 
 } // namespace bench::SEQMIX_BENCH_ARCH

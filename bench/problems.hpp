@@ -98,4 +98,9 @@ struct training_problem {
     int threads = 1;
 };
 
+/// The product with a Monarch matrix. Operands x [batch, k p], w1 [k, q, p], w2 [l, s, r], out [batch, l s].
+struct monarch_problem {
+    std::int64_t batch = 256, k = 32, q = 32, p = 32, l = 32, s = 32, r = 32;
+};
+
 } // namespace bench

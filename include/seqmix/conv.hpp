@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Long convolutions: whole sequences by plans, streams token by token.
+// Long convolutions: whole sequences by plans, streams token by token; Monarch matrices.
 #include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/monarch.hpp>
+#include <seqmix/conv/monarch_dft.hpp>
+#include <seqmix/conv/monarch_mixer.hpp>
+#include <seqmix/conv/monarch_projection.hpp>
 #include <seqmix/conv/stream.hpp>

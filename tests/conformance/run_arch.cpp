@@ -5,6 +5,7 @@
 #include "hgrn.hpp"
 #include "linear_attention.hpp"
 #include "long_conv.hpp"
+#include "monarch.hpp"
 #include "selective_scan.hpp"
 #include "ssd.hpp"
 
@@ -30,7 +31,7 @@ constexpr operation operations[] = {
     {"linear_attention", linear_attention_metadata, run_linear_attention<arch::SEQMIX_TEST_ARCH>},
     {"hgrn", hgrn_metadata, run_hgrn<arch::SEQMIX_TEST_ARCH>},
     {"long_conv", long_conv_metadata, run_long_conv<arch::SEQMIX_TEST_ARCH>},
-    {"monarch", "", nullptr},
+    {"monarch", monarch_metadata, run_monarch<arch::SEQMIX_TEST_ARCH>},
     {"quant_matmul", "format group n k scaling", nullptr},
 };
 
