@@ -74,9 +74,11 @@ struct ssd_problem {
     bool step = false;
 };
 
-/// A causal long convolution. Operands u [channels, length], kernels [channels, taps], out as u.
+/// A causal long convolution. Operands u [channels, length], kernels [channels, taps], out as u. With `of_parts`, only the first of so many parts of
+/// the spectra is kept.
 struct long_conv_problem {
     std::int64_t channels = 4096, length = 1024, taps = 1024;
+    std::int64_t of_parts = 0;
 };
 
 /// HGRN (two inputs: x, g) and the MatMul-free LM's unit (three: candidate, forget, gate), then out; all [B, L, D], or [B, D, L] with

@@ -2,8 +2,10 @@
 #include "support/refusals.hpp"
 
 #include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/kernels.hpp>
 #include <seqmix/conv/stream.hpp>
 
+#include <cmath>
 #include <vector>
 
 namespace long_conv_refusals_test {
@@ -64,6 +66,40 @@ TEST_CASE("conv::plan refuses")
     check_refused("kernels of other items", {"conv::apply", "u has 1 batch items", "the plan has 2"},
                   [&] { conv::apply(own, input<3>(u.data(), {1, 3, 7}), sm::view<float, 3>(out.data(), {1, 3, 7})); });
     CHECK(all_minus_ones({&out}));
+}
+
+TEST_CASE("conv::plan refuses parts of spectra")
+{
+    static constexpr bool keep[7] = {true};
+    const auto parts = [](index count) { return sm::view<const bool, 1>(keep, {count}); };
+    check_refusals<apply_call>(
+        "conv::plan",
+        {
+            {"no parts", [&](apply_call& c) { c.plan.keep = parts(0); }, {"keep has 0 parts", "at least 1"}},
+            {"seven parts", [&](apply_call& c) { c.plan.keep = parts(7); }, {"keep has 7 parts", "left over is 7"}},
+            {"circular", [&](apply_call& c) { c.plan.keep = parts(4), c.plan.causal = false; }, {"keep is given for 4 parts", "causal is 0"}},
+            {"direct",
+             [&](apply_call& c) { c.plan.keep = parts(4), c.plan.method = conv::method::direct; },
+             {"keep is given for 4 parts", "method is direct"}},
+        });
+}
+
+TEST_CASE("changes of long kernels refuse")
+{
+    std::vector<float> kernel = minus_ones(3 * 5), rate = minus_ones(3);
+    const sm::view<float, 2> k(kernel.data(), {3, 5});
+    const input<1> r(rate.data(), {3});
+    check_refused("rates", {"conv::decay_window", "rate's number of channels is 2", "kernel's is 3"},
+                  [&] { conv::decay_window(k, input<1>(rate.data(), {2})); });
+    check_refused("null kernel", {"conv::decay_window", "kernel is null", "15"}, [&] { conv::decay_window(null(k), r); });
+    check_refused("unit", {"conv::decay_window", "unit is -1", "at least 0"}, [&] { conv::decay_window(k, r, 0.0f, -1); });
+    check_refused("kernel over rate", {"conv::decay_window", "kernel overlaps rate"}, [&] { conv::decay_window(k, input<1>(kernel.data(), {3})); });
+    check_refused("threshold", {"conv::squash", "threshold is -1", "at least 0"}, [&] { conv::squash(k, -1.0f); });
+    check_refused("threshold", {"conv::squash", "threshold is", "nan"}, [&] { conv::squash(k, std::nanf("")); });
+    check_refused("null kernel", {"conv::squash", "kernel is null", "15"}, [&] { conv::squash(null(k), 1.0f); });
+    check_refused("width", {"conv::smooth", "width is -2", "at least 0"}, [&] { conv::smooth(k, -2); });
+    check_refused("null kernel", {"conv::smooth", "kernel is null", "15"}, [&] { conv::smooth(null(k), 1); });
+    CHECK(all_minus_ones({&kernel, &rate}));
 }
 
 struct step_call {

@@ -32,8 +32,8 @@ struct cut {
 /// Immutable; any number of threads may use one plan at the same time. `apply` uses it.
 ///
 /// Holds what the chosen method reads: the taps, or a spectrum of 2 M floats a channel, M being about (L + Lk) / 2 or less, and about as
-/// much again of twiddles once for all channels. Taps that reach farther than the sequence (causal) are left out; modulo `length` they
-/// go round.
+/// much again of twiddles once for all channels; with plan_options::keep only what is kept of the spectra. Taps that reach farther than
+/// the sequence (causal) are left out; modulo `length` they go round.
 ///
 /// Error of an output, for float: method::direct (Lk + 2) u Σ|k u|, u = 2^-24; method::transform relative to the whole in the root mean
 /// square, 3 · 2^-23 log2(2M).
@@ -83,9 +83,9 @@ public:
             if (!ring_) {
                 direct_rows<Arch>::run(in, numbers, taps_, forward_, c.history, c.step, c.inputs(), out, scratch);
             } else if (halves_) {
-                ring_->template multiply<true>(in, numbers, out, scratch);
+                ring_->template multiply<true>(in, numbers, out, scratch, kept_before());
             } else {
-                ring_->template multiply<false>(in, numbers, out, scratch);
+                ring_->template multiply<false>(in, numbers, out, scratch, kept_before());
             }
         }
     }
@@ -101,16 +101,28 @@ private:
         if (opt.backward) {
             check.require(opt.backward.extent(0) == channels_, "backward has ", opt.backward.extent(0), " channels, but kernel has ", channels_);
         }
+        if (opt.keep) {
+            index parts = opt.keep.extent(0);
+            check.require(parts >= 1, "keep has ", parts, " parts, but must have at least ", 1);
+            for (const int factor : {2, 3, 5}) {
+                while (parts % factor == 0) { parts /= factor; }
+            }
+            check.require(parts == 1, "keep has ", opt.keep.extent(0), " parts, but must have 2^a 3^b 5^c; left over is ", parts);
+            check.require(causal_, "keep is given for ", opt.keep.extent(0), " parts, but causal is ", 0);
+            check.require(opt.method != method::direct, "keep is given for ", opt.keep.extent(0), " parts, but method is direct, which has ", 0);
+        }
         index forward = smaller(kernel.extent(2), length_), back = opt.backward ? smaller(opt.backward.extent(1), larger(0, length_ - 1)) : 0;
         if (!causal_) { forward = length_, back = 0; } // all taps go round, see taps_of
         if (!causal_ && kernel.extent(2) < length_ && !opt.backward) { forward = kernel.extent(2); }
         forward_ = forward, taps_ = forward + back;
         choose(back, opt);
-        row_ = ring_ ? ring_->floats() : taps_;
+        if (ring_ && opt.keep) { kept_before_ = ring_->kept_before(opt.keep); }
+        row_ = !ring_ ? taps_ : kept_before_.empty() ? ring_->floats() : kept_before_.back() * ring<Arch>::leaf_floats;
         numbers_begin_ = reinterpret_cast<float*>(
             numbers_.reserve(static_cast<std::size_t>(larger(1, items_ * channels_ * row_)) * sizeof(float)));
         std::vector<float> taps(static_cast<std::size_t>(taps_));
         std::vector<float> around(static_cast<std::size_t>(ring_ ? ring_->floats() : 0));
+        workspace all_leaves;
         for (index item = 0; item < items_; ++item) {
             for (index channel = 0; channel < channels_; ++channel) {
                 taps_of(kernel[item][channel], opt.backward ? opt.backward[channel] : view<const float, 1>{}, taps);
@@ -126,7 +138,14 @@ private:
                     around[around.size() - 1 - static_cast<std::size_t>(s - forward_)] = -taps[static_cast<std::size_t>(s)];
                 }
                 const float* const from = around.data();
-                ring_->forward([=](index n) SEQMIX_INLINE_LAMBDA { return simd::f32<Arch>::load(from + n); }, to);
+                float* spectrum = to;
+                if (!kept_before_.empty()) { spectrum = reinterpret_cast<float*>(all_leaves.reserve(around.size() * sizeof(float))); }
+                ring_->forward([=](index n) SEQMIX_INLINE_LAMBDA { return simd::f32<Arch>::load(from + n); }, spectrum);
+                for (std::size_t l = 0; l + 1 < kept_before_.size(); ++l) {
+                    if (kept_before_[l] == kept_before_[l + 1]) { continue; }
+                    constexpr index floats = ring<Arch>::leaf_floats;
+                    std::copy_n(spectrum + static_cast<index>(l) * floats, floats, to + kept_before_[l] * floats);
+                }
             }
         }
     }
@@ -168,9 +187,16 @@ private:
             return pieces * (static_cast<double>(points / lanes) * (a_stage * std::log2(static_cast<double>(points)) + a_vector) + a_piece);
         };
         best = ring<Arch>::good_points(best);
+        if (opt.keep) {
+            while (best / ring<Arch>::leaf_points % opt.keep.extent(0) != 0) { best = ring<Arch>::good_points(best + 1); }
+        }
         double least = cost(best, 1.0);
         cut_ = {whole(length_), history_of_all, causal_ ? 0 : 2 * best - history_of_all - whole(length_)};
         halves_ = !(history_of_all == 0 && back == 0 && length_ <= best);
+        if (opt.keep) {
+            ring_.emplace(best);
+            return;
+        }
         // In pieces.
         for (index points = ring<Arch>::good_points((history + ahead) / 2 + 1); opt.points == 0 && points < best; points = ring<Arch>::good_points(points + 1)) {
             const index step = 2 * points - history - ahead;
@@ -185,10 +211,14 @@ private:
         ring_.emplace(best);
     }
 
+    /// Null where all is kept.
+    const index* kept_before() const { return kept_before_.empty() ? nullptr : kept_before_.data(); }
+
     index items_, channels_, length_, forward_ = 0, taps_ = 0, row_ = 0;
     bool causal_, own_kernels_, halves_ = true;
     detail::cut cut_{};
     std::optional<ring<Arch>> ring_;
+    std::vector<index> kept_before_; ///< see ring; empty where all of the spectrum is kept
     workspace numbers_;
     float* numbers_begin_ = nullptr;
 };

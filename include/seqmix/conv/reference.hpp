@@ -3,6 +3,8 @@
 
 #include <seqmix/core/view.hpp>
 
+#include <cmath>
+#include <complex>
 #include <vector>
 
 // The long convolution as it is defined, in double, one channel: what the kernels are judged by.
@@ -24,6 +26,31 @@ inline std::vector<double> convolve(const std::vector<double>& u, const std::vec
         for (std::size_t s = 0; s < k.size(); ++s) { sum += k[s] * at(t - static_cast<index>(s)); }
         for (std::size_t s = 0; s < backward.size(); ++s) { sum += backward[s] * at(t + 1 + static_cast<index>(s)); }
         y[static_cast<std::size_t>(t)] = sum;
+    }
+    return y;
+}
+
+/// The first `length` numbers of the product of two real polynomials modulo t^M - i, each of up to 2M numbers, the second half being imaginary, with
+/// the residues at e^(i (π/2 + 2πm) / M) set to 0 unless keep[m mod P]: residue by residue, O(M²).
+inline std::vector<double> ring_product(const std::vector<double>& u, const std::vector<double>& k, index points, const std::vector<bool>& keep, index length)
+{
+    using complex = std::complex<double>;
+    std::vector<complex> turns; // e^(2πi n / 4M)
+    for (index n = 0; n < 4 * points; ++n) { turns.push_back(std::polar(1.0, std::acos(0.0) * static_cast<double>(n) / static_cast<double>(points))); }
+    const auto turn = [&](index m, index n) { return turns[static_cast<std::size_t>((4 * m + 1) * n % (4 * points))]; };
+    const auto residue = [&](const std::vector<double>& x, index m) {
+        complex sum = 0.0;
+        for (std::size_t n = 0; n < x.size(); ++n) { sum += x[n] * turn(m, static_cast<index>(n)); } // t^M = i of itself
+        return sum;
+    };
+    std::vector<double> y(static_cast<std::size_t>(length));
+    for (index m = 0; m < points; ++m) {
+        if (!keep[static_cast<std::size_t>(m) % keep.size()]) { continue; }
+        const complex product = residue(u, m) * residue(k, m) / static_cast<double>(points);
+        for (index n = 0; n < length; ++n) {
+            const complex number = product * std::conj(turn(m, n % points));
+            y[static_cast<std::size_t>(n)] += n < points ? number.real() : number.imag();
+        }
     }
     return y;
 }

@@ -6,6 +6,7 @@
 #include <seqmix/core/workspace.hpp>
 #include <seqmix/simd/prefetch.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -296,10 +297,7 @@ public:
             }
         }
         if (radices_.empty()) { radices_.push_back(1); }
-        index floats = 0, blocks = 1;
-        for (const int radix : radices_) { floats += blocks * of_node, blocks *= radix; }
-        floats += blocks * leaf::twiddles;
-        float* at = reinterpret_cast<float*>(twiddles_.reserve(static_cast<std::size_t>(floats) * sizeof(float)));
+        float* at = reinterpret_cast<float*>(twiddles_.reserve(static_cast<std::size_t>(twiddles_below(0)) * sizeof(float)));
         twiddles_begin_ = at;
         fill(0, 0.5 * pi, at);
     }
@@ -307,6 +305,23 @@ public:
     index points() const { return points_; }
     /// Of an element, and of a spectrum.
     index floats() const { return 2 * points_; }
+    /// The last blocks, and the floats that each has in a spectrum.
+    static constexpr index leaf_points = leaf::points, leaf_floats = 2 * leaf::points;
+    index leaves() const { return points_ / leaf::points; }
+
+    /// For products of which only a part of the spectrum is there: the residues modulo t - e^(i (π/2 + 2πm) / M) with keep(m mod P), P = the extent of
+    /// keep, which divides leaves(); all others are 0. Of the leaves in a spectrum's order, how many of those before each, and of all, are kept:
+    /// [leaves + 1]. A leaf has the m of one class modulo leaves(), and so has every block one modulo the number of its like.
+    std::vector<index> kept_before(const view<const bool, 1>& keep) const
+    {
+        std::vector<index> before = {0};
+        for (index l = 0; l < leaves(); ++l) {
+            index m = 0, left = l;
+            for (std::size_t level = radices_.size(); level-- > 0; left /= radices_[level]) { m = left % radices_[level] + radices_[level] * m; }
+            before.push_back(before.back() + (keep(m % keep.extent(0)) ? 1 : 0));
+        }
+        return before;
+    }
 
     /// The spectrum of Σ source(n) t^n, in the ring's own order, times 1 / M; see split_source.
     template <class Source>
@@ -322,13 +337,15 @@ public:
 
     /// sink(n, …) = the product of source's polynomial with that of `spectrum`. Without `Halves` only the first `points` numbers of source
     /// are read, and of the product written. `scratch` holds floats().
+    ///
+    /// With `kept_before` the spectrum has the kept leaves only, and where a block has none, it is neither split nor multiplied.
     template <bool Halves, class Source, class Sink>
-    void multiply(const Source& source, const float* spectrum, const Sink& sink, float* scratch) const
+    void multiply(const Source& source, const float* spectrum, const Sink& sink, float* scratch, const index* kept_before = nullptr) const
     {
         const float* twiddles = begin() + of_node;
         const index part = points_ / complex::lanes / radices_[0];
         with_radix(radices_[0], [&](auto r) { detail::split_source<Arch, r, Halves>(source, points_, scratch, part, begin()); });
-        for (int k = 0; k < radices_[0]; ++k) { multiply(1, part, scratch + k * part * complex::floats, twiddles, spectrum); }
+        for (int k = 0; k < radices_[0]; ++k) { multiply(1, part, scratch + k * part * complex::floats, twiddles, spectrum, kept_before); }
         with_radix(radices_[0], [&](auto r) { detail::merge_sink<Arch, r, Halves>(scratch, points_, sink, part, begin()); });
     }
 
@@ -363,19 +380,36 @@ private:
         for (int k = 0; k < radices_[level]; ++k) { forward(level + 1, part, x + k * part * complex::floats, twiddles); }
     }
 
-    void multiply(std::size_t level, index vectors, float* x, const float*& twiddles, const float*& spectrum) const
+    void multiply(std::size_t level, index vectors, float* x, const float*& twiddles, const float*& spectrum, const index*& kept_before) const
     {
+        if (kept_before != nullptr) {
+            const index of_leaves = vectors / leaf::vectors;
+            if (kept_before[0] == kept_before[of_leaves]) {
+                std::fill_n(x, vectors * complex::floats, 0.0f);
+                twiddles += twiddles_below(level), kept_before += of_leaves;
+                return;
+            }
+        }
         if (level == radices_.size()) {
             leaf::multiply(x, twiddles, spectrum);
-            twiddles += leaf::twiddles, spectrum += 2 * leaf::points;
+            twiddles += leaf::twiddles, spectrum += leaf_floats;
+            if (kept_before != nullptr) { ++kept_before; }
             return;
         }
         const index part = vectors / radices_[level];
         const float* const own = twiddles;
         with_radix(radices_[level], [&](auto r) { detail::split_block<Arch, r>(x, part, own); });
         twiddles += of_node;
-        for (int k = 0; k < radices_[level]; ++k) { multiply(level + 1, part, x + k * part * complex::floats, twiddles, spectrum); }
+        for (int k = 0; k < radices_[level]; ++k) { multiply(level + 1, part, x + k * part * complex::floats, twiddles, spectrum, kept_before); }
         with_radix(radices_[level], [&](auto r) { detail::merge_block<Arch, r>(x, part, own); });
+    }
+
+    /// Floats of the twiddles of a block that is split by radices_[level], and of all its parts.
+    index twiddles_below(std::size_t level) const
+    {
+        index floats = 0, blocks = 1;
+        for (; level < radices_.size(); ++level) { floats += blocks * of_node, blocks *= radices_[level]; }
+        return floats + blocks * leaf::twiddles;
     }
 
     /// Twiddles of a block modulo t^s - e^(i angle), those of its parts behind them.
