@@ -3,6 +3,7 @@
 
 // Long convolutions: whole sequences by plans, streams token by token; Monarch matrices.
 #include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/kernels.hpp>
 #include <seqmix/conv/monarch.hpp>
 #include <seqmix/conv/monarch_dft.hpp>
 #include <seqmix/conv/monarch_mixer.hpp>
