@@ -198,7 +198,8 @@ private:
             return;
         }
         // In pieces.
-        for (index points = ring<Arch>::good_points((history + ahead) / 2 + 1); opt.points == 0 && points < best; points = ring<Arch>::good_points(points + 1)) {
+        const auto next = [](index points) { return ring<Arch>::good_points(points + 1); };
+        for (index points = next((history + ahead) / 2); opt.points == 0 && points < best; points = next(points)) {
             const index step = 2 * points - history - ahead;
             if (step < lanes) { continue; }
             const double now = cost(points, std::ceil(static_cast<double>(length_) / static_cast<double>(step)));

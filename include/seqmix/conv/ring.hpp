@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 // The ring of polynomials modulo t^M - i, in which long convolutions are computed. A real sequence of 2M numbers is the polynomial
@@ -17,10 +18,10 @@
 // 3: right-angle convolution.) Indices from 2M on come back with their sign changed: t^(2M) = -1.
 //
 // The transform splits t^s - e^iα into R factors t^(s/R) - e^i(α + 2πk)/R (Fiduccia 1972; Bernstein 2001, "Multidigit multiplication
-// for mathematicians", sections 3 and 5). The residues of Σ_j a_j t^(j s/R) are the transform over j of a_j e^(ijα/R): a factor depends on the block
-// alone, never on the place inside it. Each factor is a convolution of its own, so the product is taken depth first: split a
-// block, go through its parts, put them together again. Whatever size a cache has, parts soon fit it; nothing is ever reordered, and the
-// spectrum stays in the order in which parts are met.
+// for mathematicians", sections 3 and 5). The residues of Σ_j a_j t^(j s/R) are the transform over j of a_j e^(ijα/R): a factor depends
+// on the block alone, never on the place inside it. Each factor is a convolution of its own, so the product is taken depth first:
+// split a block, go through its parts, put them together again. Whatever size a cache has, parts soon fit it; nothing is ever
+// reordered, and the spectrum stays in the order in which parts are met.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace conv {
@@ -290,12 +291,7 @@ public:
             radices_.push_back(static_cast<int>(radix)), left /= radix;
         }
         // The greatest first: it reads and writes what is farthest away.
-        for (std::size_t i = 0; i < radices_.size() / 2; ++i) { std::swap(radices_[i], radices_[radices_.size() - 1 - i]); }
-        for (std::size_t i = 0; i < radices_.size(); ++i) {
-            for (std::size_t j = i + 1; j < radices_.size(); ++j) {
-                if (radices_[j] > radices_[i]) { std::swap(radices_[i], radices_[j]); }
-            }
-        }
+        std::sort(radices_.begin(), radices_.end(), std::greater<>());
         if (radices_.empty()) { radices_.push_back(1); }
         float* at = reinterpret_cast<float*>(twiddles_.reserve(static_cast<std::size_t>(twiddles_below(0)) * sizeof(float)));
         twiddles_begin_ = at;
@@ -309,9 +305,9 @@ public:
     static constexpr index leaf_points = leaf::points, leaf_floats = 2 * leaf::points;
     index leaves() const { return points_ / leaf::points; }
 
-    /// For products of which only a part of the spectrum is there: the residues modulo t - e^(i (π/2 + 2πm) / M) with keep(m mod P), P = the extent of
-    /// keep, which divides leaves(); all others are 0. Of the leaves in a spectrum's order, how many of those before each, and of all, are kept:
-    /// [leaves + 1]. A leaf has the m of one class modulo leaves(), and so has every block one modulo the number of its like.
+    /// For products of which only a part of the spectrum is there: the residues modulo t - e^(i (π/2 + 2πm) / M) with keep(m mod P), P = the
+    /// extent of keep, which divides leaves(); all others are 0. Of the leaves in a spectrum's order, how many of those before each, and
+    /// of all, are kept: [leaves + 1]. A leaf has the m of one class modulo leaves(), and so has every block one modulo the number of its like.
     std::vector<index> kept_before(const view<const bool, 1>& keep) const
     {
         std::vector<index> before = {0};

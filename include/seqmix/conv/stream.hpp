@@ -11,10 +11,11 @@
 #include <optional>
 #include <vector>
 
-// Long causal convolutions token by token, exactly: the next input may depend on the last output, as in generation. After i tokens, with U the
-// largest power of two that divides i, the last U inputs are taken to the next U outputs at once, through the taps 1 … 2U - 1. So every
-// pair of an input and a later output is met once, and blocks of U come by every 2U tokens. (Oncescu et al. 2024, "Flash Inference:
-// Near Linear Time Inference for Long Convolution Sequence Models and Beyond", section 3; van der Hoeven 1997, relaxed multiplication.)
+// Long causal convolutions token by token, exactly: the next input may depend on the last output, as in generation. After i tokens,
+// with U the largest power of two that divides i, the last U inputs are taken to the next U outputs at once, through the taps
+// 1 … 2U - 1. So every pair of an input and a later output is met once, and blocks of U come by every 2U tokens. (Oncescu et al. 2024,
+// "Flash Inference: Near Linear Time Inference for Long Convolution Sequence Models and Beyond", section 3; van der Hoeven 1997,
+// relaxed multiplication.)
 
 SEQMIX_NAMESPACE_BEGIN
 namespace conv {
