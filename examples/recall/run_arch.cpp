@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The methods, compiled once per instruction set with its flags and -DSEQMIX_RECALL_ARCH=<set>.
 #include "arch_attention.hpp"
+#include "arch_convolution.hpp"
 #include "arch_pairs.hpp"
 #include "arch_states.hpp"
 #include "kernel.hpp"
@@ -20,6 +21,7 @@ constexpr recall::method list[] = {
     {"tiled", "bf16", tiled<sm::bf16>, on::best_backend, sees::everything_before, predicts::as_attention, limit},
     {"sliding window", "f32", tiled<float>, on::best_backend, sees::window, predicts::as_attention, limit},
     {"state space", "f32", state_space, on::best_backend, sees::everything_before, predicts::on_its_own, no_limit},
+    {"long conv", "f32", long_convolution, on::best_backend, sees::everything_before, predicts::on_its_own, no_limit, 4},
     {"gla", "f32", gla, on::best_backend, sees::everything_before, predicts::on_its_own, no_limit},
     {"delta", "f32", delta, on::best_backend, sees::everything_before, predicts::on_its_own, no_limit, 6},
     {"gated delta", "f32", gated_delta, on::best_backend, sees::everything_before, predicts::on_its_own, no_limit, 6},

@@ -19,7 +19,7 @@ namespace conv {
 /// and safari's code count from 0 to 1 over all taps, so that unit = Lk - 1.)
 ///
 /// Error: 2^-24 of each result and some 2^-50 more. Throws std::invalid_argument, naming the argument and both values.
-/// Source: Poli et al. 2023, "Hyena Hierarchy", section 3.3 (filters: a window times a network of the position).
+/// Source: Poli et al. 2023, "Hyena Hierarchy" (a filter is a window times a network of the position).
 inline void decay_window(const view<float, 2>& kernel, const view<const float, 1>& rate, float shift = 0.0f, index unit = 0)
 {
     const checker check("conv::decay_window");
@@ -53,7 +53,7 @@ inline std::vector<float> hyena_rates(index channels)
 /// kernel = sign(kernel) max(|kernel| - threshold, 0): small taps become 0, others come nearer to it. Exact but for one rounding; a NaN stays.
 ///
 /// kernel [D, Lk]; threshold >= 0. Throws std::invalid_argument, naming the argument and both values.
-/// Source: Fu et al. 2023, "Simple Hardware-Efficient Long Convolutions for Sequence Modeling", section 3 ("squash").
+/// Source: Fu et al. 2023, "Simple Hardware-Efficient Long Convolutions for Sequence Modeling" ("squash").
 inline void squash(const view<float, 2>& kernel, float threshold)
 {
     const checker check("conv::squash");

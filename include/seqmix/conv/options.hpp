@@ -21,8 +21,8 @@ struct plan_options {
     view<const float, 2> backward{}; ///< [D, Lb]: y_t += Σ_s backward_s u_(t+1+s), for bidirectional mixers
     conv::method method = conv::method::automatic;
     index points = 0;                ///< of a transform, at least; 0: chosen by cost
-    /// [P]: parts of the spectrum that are kept; the others are set to 0, cost nothing and take no memory (Fu et al. 2023, "FlashFFTConv",
-    /// section 3.3: frequency-sparse convolutions). With M = plan::points(), inputs and kernel are polynomials modulo t^M - i
+    /// [P]: parts of the spectrum that are kept; the others are set to 0, cost nothing and take no memory (Fu et al. 2023, "FlashFFTConv":
+    /// frequency-sparse convolutions). With M = plan::points(), inputs and kernel are polynomials modulo t^M - i
     /// (conv/ring.hpp), and the product keeps its residues at t = e^(i (π/2 + 2πm) / M) for which keep(m mod P). P = 2^a 3^b 5^c; 2, 4 and 8
     /// are fastest. What is left is no more a causal convolution: every output may depend on every input. For causal = true, and one
     /// transform of everything.
