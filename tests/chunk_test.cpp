@@ -187,9 +187,9 @@ void check_products()
             }
         }
     }
-    // States in one block of rows and in several, the last one whole or not.
+    // No states; in one block of rows and in several, the last one whole or not.
     constexpr index_type block = tile::pass_rows<test_arch>;
-    for (index_type states : {block - 1, block, block + 1, 2 * block, 2 * block + 7}) { check_pass<Element>(13, states, width, true); }
+    for (index_type states : {index_type{0}, block - 1, block, block + 1, 2 * block, 2 * block + 7}) { check_pass<Element>(13, states, width, true); }
 }
 
 /// Log decays of a chunk in some unit, and what is left between two tokens in double, each sum on its own.

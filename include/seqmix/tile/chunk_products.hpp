@@ -78,7 +78,7 @@ SEQMIX_NOINLINE void pass_chunk(const chunk_reader* readers, index count, FromSt
     using arch = typename product::arch;
     constexpr index rows = small_blocking<arch>::rows, width = panel_width<arch>, block = pass_rows<arch>;
     static_assert(block % product::group == 0);
-    for (index first = 0; first < states; first += block) {
+    for (index first = 0; first == 0 || first < states; first += block) { // once where there are no states: outputs have values still
         const index deep = smaller(block, states - first);
         const bool last = first + deep == states;
         const right_panel<typename product::word> before = {
