@@ -22,14 +22,22 @@ struct gated_row {
 
     SEQMIX_INLINE f32 operator()(index t) const
     {
-        if (t >= 0 && t + f32::lanes <= length) [[likely]] {
-            const f32 x = f32::load(u + t);
-            return gate != nullptr ? x * f32::load(gate + t) : x;
-        }
+        if (inside(t)) [[likely]] { return loaded(t); }
         return at_an_end(t);
+    }
+
+private:
+    bool inside(index t) const { return t >= 0 && t + f32::lanes <= length; }
+    SEQMIX_INLINE f32 loaded(index t) const
+    {
+        const f32 x = f32::load(u + t);
+        return gate != nullptr ? x * f32::load(gate + t) : x;
     }
     SEQMIX_NOINLINE f32 at_an_end(index t) const
     {
+        if (!circular && (t >= length || t <= -f32::lanes)) { return f32::zero(); }
+        const index once_round = t < 0 ? t + length : t - length;
+        if (circular && inside(once_round)) { return loaded(once_round); }
         float x[f32::lanes];
         for (index i = 0; i < f32::lanes; ++i) {
             index from = t + i;
