@@ -81,7 +81,8 @@ public:
                 if (n >= c.history && n < c.history + c.step) { sink(n + shift, y); }
             };
             if (!ring_) {
-                direct_rows<Arch>::run(in, numbers, taps_, forward_, c.history, c.step, c.inputs(), out, scratch);
+                const index step = smaller(c.step, whole(length - first)), inputs = c.history + step + c.ahead;
+                direct_rows<Arch>::run(in, numbers, taps_, forward_, c.history, step, inputs, out, scratch);
             } else if (halves_) {
                 ring_->template multiply<true>(in, numbers, out, scratch, kept_before());
             } else {
@@ -91,6 +92,9 @@ public:
     }
 
 private:
+    /// Numbers of whole registers.
+    static constexpr index whole(index n) { return (n + lanes - 1) / lanes * lanes; }
+
     plan(const view<const float, 3>& kernel, const plan_options& opt, bool own_kernels)
         : items_(kernel.extent(0)), channels_(kernel.extent(1)), length_(opt.length), causal_(opt.causal), own_kernels_(own_kernels)
     {
@@ -111,10 +115,9 @@ private:
             check.require(causal_, "keep is given for ", opt.keep.extent(0), " parts, but causal is ", 0);
             check.require(opt.method != method::direct, "keep is given for ", opt.keep.extent(0), " parts, but method is direct, which has ", 0);
         }
-        index forward = smaller(kernel.extent(2), length_), back = opt.backward ? smaller(opt.backward.extent(1), larger(0, length_ - 1)) : 0;
-        if (!causal_) { forward = length_, back = 0; } // all taps go round, see taps_of
-        if (!causal_ && kernel.extent(2) < length_ && !opt.backward) { forward = kernel.extent(2); }
-        forward_ = forward, taps_ = forward + back;
+        // Modulo L taps that look ahead are taps of the past, and there may be one for every distance.
+        const index back = causal_ && opt.backward ? smaller(opt.backward.extent(1), larger(0, length_ - 1)) : 0;
+        forward_ = !causal_ && opt.backward ? length_ : smaller(kernel.extent(2), length_), taps_ = forward_ + back;
         choose(back, opt);
         if (ring_ && opt.keep) { kept_before_ = ring_->kept_before(opt.keep); }
         row_ = !ring_ ? taps_ : kept_before_.empty() ? ring_->floats() : kept_before_.back() * ring<Arch>::leaf_floats;
@@ -162,14 +165,13 @@ private:
         if (causal_) {
             for (index s = 0; forward_ + s < taps_; ++s) { tap(forward_ + s) = backward(s); }
         } else {
-            for (index s = 0; s < backward.extent(0); ++s) { tap((s + 1 + forward_ - 1) % length_) += backward(s); }
+            for (index s = 0; s < backward.extent(0); ++s) { tap(s % length_) += backward(s); }
         }
     }
 
     /// Method, size of the transform, and the cut. Costs are cycles, as measured where registers have 16 lanes; only their ratios matter.
     void choose(index back, const plan_options& opt)
     {
-        const auto whole = [](index n) { return (n + lanes - 1) / lanes * lanes; };
         const index history = whole(larger(0, forward_ - 1)), ahead = whole(back);
         constexpr index piece = 4096; // floats of input in L1
         const double outputs = static_cast<double>(length_) / static_cast<double>(lanes);
@@ -205,7 +207,7 @@ private:
             const double now = cost(points, std::ceil(static_cast<double>(length_) / static_cast<double>(step)));
             if (now < least) { least = now, best = points, cut_ = {step, history, ahead}, halves_ = true; }
         }
-        if (opt.method == method::automatic && outputs * (1.0 * static_cast<double>(taps_) + 4.0) < least) {
+        if (opt.method == method::automatic && outputs * (static_cast<double>(taps_) + 4.0) < least) {
             cut_ = tap_by_tap;
             return;
         }

@@ -4,7 +4,6 @@
 #include <seqmix/conv/butterfly.hpp>
 #include <seqmix/core/view.hpp>
 #include <seqmix/core/workspace.hpp>
-#include <seqmix/simd/prefetch.hpp>
 
 #include <algorithm>
 #include <cmath>

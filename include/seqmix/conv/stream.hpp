@@ -51,7 +51,7 @@ public:
     /// Tap s of all channels.
     const float* first_taps(index s) const { return first_taps_.data() + s * padded_channels_; }
     /// Floats of scratch that pass needs.
-    index scratch() const { return 4 * longest_ + 16 * 16 * lanes * 2; }
+    index scratch() const { return larger(4 * longest_ + direct_rows<Arch>::beyond, 2 * ring<Arch>::good_points(longest_)); }
 
     /// What `size` inputs of a channel give to as many next outputs, added to `to`.
     void pass(index channel, index size, const float* inputs, float* to, float* scratch) const
