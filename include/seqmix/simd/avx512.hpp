@@ -90,6 +90,13 @@ struct i32 {
     static SEQMIX_INLINE i32 widen_u16(__m256i x) { return {_mm512_maskz_cvtepu16_epi32(every, x)}; }
 };
 
+/// The sum of two choices of quarters from a and b. Template parameters: unoptimized builds take no lambda's for immediates.
+template <int First, int Second>
+SEQMIX_INLINE __m512 add_quarters(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, a, b, First), _mm512_maskz_shuffle_f32x4(every, a, b, Second));
+}
+
 struct f32 {
     static constexpr int lanes = 16;
     static constexpr bool has_scale = true; // scale_by_power is one instruction, for any n, infinities too; math.hpp asks
@@ -167,14 +174,8 @@ struct f32 {
             const __m512 a = pair[2 * i], b = pair[2 * i + 1];
             four[i] = _mm512_add_ps(_mm512_maskz_shuffle_ps(every, a, b, 0x44), _mm512_maskz_shuffle_ps(every, a, b, 0xee));
         });
-        const auto join = [](__m512 a, __m512 b, auto low, auto high) SEQMIX_INLINE_LAMBDA {
-            return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, a, b, low), _mm512_maskz_shuffle_f32x4(every, a, b, high));
-        };
-        constexpr std::integral_constant<int, 0x44> low_half{};
-        constexpr std::integral_constant<int, 0xee> high_half{};
-        constexpr std::integral_constant<int, 0x88> even{};
-        constexpr std::integral_constant<int, 0xdd> odd{};
-        return {join(join(four[0], four[1], low_half, high_half), join(four[2], four[3], low_half, high_half), even, odd)};
+        const __m512 low = add_quarters<0x44, 0xee>(four[0], four[1]), high = add_quarters<0x44, 0xee>(four[2], four[3]);
+        return {add_quarters<0x88, 0xdd>(low, high)};
     }
 
     /// Four rounds of two-way exchanges at distances 1, 2, 4 and 8: 64 shuffles for 256 elements.
