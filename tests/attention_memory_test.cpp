@@ -93,7 +93,8 @@ TEST_CASE("attention: scratch is the caller's, is reused, and does not grow with
                 guarded<T> out(q.out_size());
                 return scratch_of(q, out, workers, run);
             };
-            const index far = thorough ? 10000 : 4000; // half of it fills the blocks of three workers
+            // Half of it gives four blocks of eight panels, the most, to each of three workers.
+            constexpr index far = 2 * (3 * 4 * 8) * columns;
             const std::size_t most = taken(far, far);
             CHECK(taken(100, 100) <= most);
             CHECK(taken(far / 2, far / 2) == most);
