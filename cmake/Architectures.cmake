@@ -85,8 +85,8 @@ int main()
     set(${variable} ${runnable} PARENT_SCOPE)
 endfunction()
 
-# Conformance, link order, examples and benchmarks are built for all sets; test programs for these of them, or for those that
-# can run here: programs of another set would be compiled and then skipped.
+# Link order, examples and benchmarks are built for all sets; tests for these of them, or for those that can run here: tests of
+# another set would be compiled and then skipped.
 set(SEQMIX_TEST_ARCHS "" CACHE STRING "Instruction sets to build test programs for; empty: all that this machine runs")
 set(seqmix_test_archs ${seqmix_archs})
 if(SEQMIX_TEST_ARCHS)
@@ -99,12 +99,24 @@ foreach(arch IN LISTS seqmix_archs)
         list(REMOVE_ITEM seqmix_test_archs ${arch})
     endif()
 endforeach()
-message(STATUS "seqmix: instruction sets: ${seqmix_archs}; tested: ${seqmix_test_archs}")
+# Mixers are written over tiles and know no set: where time is short, their tests run on the widest set, and the others have
+# tests of the set itself, of tiles, and the golden vectors of all mixers.
+set(SEQMIX_MIXER_TESTS all CACHE STRING "Sets that the tests of mixers are built for: all, or the widest")
+set_property(CACHE SEQMIX_MIXER_TESTS PROPERTY STRINGS all widest)
+set(seqmix_mixer_archs ${seqmix_test_archs})
+if(SEQMIX_MIXER_TESTS STREQUAL "widest" AND seqmix_test_archs)
+    list(GET seqmix_test_archs -1 seqmix_mixer_archs)
+endif()
+message(STATUS "seqmix: instruction sets: ${seqmix_archs}; tested: ${seqmix_test_archs}; mixers' tests: ${seqmix_mixer_archs}")
 
-# For programs that call one compiled set after another: #define SEQMIX_ARCH(name) ..., then #include <seqmix_archs.inc>.
-list(TRANSFORM seqmix_archs REPLACE "(.+)" "SEQMIX_ARCH(\\1)" OUTPUT_VARIABLE seqmix_archs_lines)
-list(JOIN seqmix_archs_lines "\n" seqmix_archs_lines)
-file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/seqmix_archs.inc CONTENT "${seqmix_archs_lines}\n")
+# seqmix_list_archs(<folder> <sets...>): writes the list for programs that call one compiled set after another:
+# #define SEQMIX_ARCH(name) ..., then #include <seqmix_archs.inc>.
+function(seqmix_list_archs folder)
+    list(TRANSFORM ARGN REPLACE "(.+)" "SEQMIX_ARCH(\\1)" OUTPUT_VARIABLE lines)
+    list(JOIN lines "\n" lines)
+    file(CONFIGURE OUTPUT ${folder}/seqmix_archs.inc CONTENT "${lines}\n")
+endfunction()
+seqmix_list_archs(${PROJECT_BINARY_DIR}/generated ${seqmix_archs})
 
 # What every program of the project is compiled with.
 add_library(seqmix_own INTERFACE)
@@ -129,23 +141,28 @@ target_include_directories(seqmix_can_run PUBLIC
 target_link_libraries(seqmix_can_run PRIVATE seqmix_own)
 
 # seqmix_add_program(<name> MAIN <files...> ARCH_MACRO <macro> ARCH_SOURCES <files...>
-#     [LIBRARIES <targets...>] [OPTIONS <flags...>])
-# One program of MAIN, compiled without -m flags, and of ARCH_SOURCES, compiled once per instruction set with its flags
-# and -D<macro>=<set>.
+#     [ARCHS <sets...>] [LIBRARIES <targets...>] [OPTIONS <flags...>])
+# One program of MAIN, compiled without -m flags, and of ARCH_SOURCES, compiled once per instruction set (of ARCHS, or of all)
+# with its flags and -D<macro>=<set>.
 # Weak symbols from elsewhere (std:: above all) may be defined by several of them, and the linker keeps the first that it
 # meets: MAIN comes first, then the sets in ascending order, so that no set gets code that it can't run. MAIN is a library
 # too because CMake puts the objects of libraries before a program's own.
 function(seqmix_add_program name)
-    cmake_parse_arguments(PARSE_ARGV 1 arg "" "ARCH_MACRO" "MAIN;ARCH_SOURCES;LIBRARIES;OPTIONS")
+    cmake_parse_arguments(PARSE_ARGV 1 arg "" "ARCH_MACRO" "MAIN;ARCH_SOURCES;ARCHS;LIBRARIES;OPTIONS")
     set(libraries seqmix_own seqmix_can_run ${arg_LIBRARIES})
+    if(NOT arg_ARCHS)
+        set(arg_ARCHS ${seqmix_archs})
+    endif()
 
     add_library(${name}_main OBJECT ${arg_MAIN})
+    seqmix_list_archs(${PROJECT_BINARY_DIR}/generated/${name} ${arg_ARCHS})
+    target_include_directories(${name}_main BEFORE PRIVATE ${PROJECT_BINARY_DIR}/generated/${name})
     target_link_libraries(${name}_main PRIVATE ${libraries})
     add_executable(${name} $<TARGET_OBJECTS:${name}_main>)
     set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX)
     target_link_libraries(${name} PRIVATE ${libraries})
 
-    foreach(arch IN LISTS seqmix_archs)
+    foreach(arch IN LISTS arg_ARCHS)
         add_library(${name}_${arch} OBJECT ${arg_ARCH_SOURCES})
         target_compile_definitions(${name}_${arch} PRIVATE ${arg_ARCH_MACRO}=${arch})
         target_compile_options(${name}_${arch} PRIVATE ${SEQMIX_FLAGS_${arch}} ${arg_OPTIONS})
