@@ -6,7 +6,8 @@ include(CheckCXXSourceCompiles)
 set(SEQMIX_FLAGS_scalar "")
 set(SEQMIX_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(SEQMIX_FLAGS_avx512 ${SEQMIX_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
-set(SEQMIX_FLAGS_avx512_bf16 ${SEQMIX_FLAGS_avx512} -mavx512vnni -mavx512bf16)
+set(SEQMIX_FLAGS_avx512_vnni ${SEQMIX_FLAGS_avx512} -mavx512vnni)
+set(SEQMIX_FLAGS_avx512_bf16 ${SEQMIX_FLAGS_avx512_vnni} -mavx512bf16)
 set(SEQMIX_FLAGS_neon "")
 set(SEQMIX_FLAGS_neon_i8mm -march=armv8.2-a+dotprod+bf16+i8mm)
 
@@ -21,10 +22,12 @@ check_cxx_source_compiles("
     #error
     #endif
     int main() {}" SEQMIX_TARGET_IS_AARCH64)
+# Add products of int8 to the set before, and nothing else.
+set(seqmix_int8_archs avx512_vnni)
 # Every set may run what stands before it. Object files are linked in this order, see seqmix_add_program.
 set(seqmix_known_archs scalar)
 if(SEQMIX_TARGET_IS_X86_64)
-    list(APPEND seqmix_known_archs avx2 avx512 avx512_bf16)
+    list(APPEND seqmix_known_archs avx2 avx512 avx512_vnni avx512_bf16)
 elseif(SEQMIX_TARGET_IS_AARCH64)
     list(APPEND seqmix_known_archs neon neon_i8mm)
 endif()
@@ -104,8 +107,9 @@ endforeach()
 set(SEQMIX_MIXER_TESTS all CACHE STRING "Sets that the tests of mixers are built for: all, or the widest")
 set_property(CACHE SEQMIX_MIXER_TESTS PROPERTY STRINGS all widest)
 set(seqmix_mixer_archs ${seqmix_test_archs})
-if(SEQMIX_MIXER_TESTS STREQUAL "widest" AND seqmix_test_archs)
-    list(GET seqmix_test_archs -1 seqmix_mixer_archs)
+list(REMOVE_ITEM seqmix_mixer_archs ${seqmix_int8_archs})
+if(SEQMIX_MIXER_TESTS STREQUAL "widest" AND seqmix_mixer_archs)
+    list(GET seqmix_mixer_archs -1 seqmix_mixer_archs)
 endif()
 message(STATUS "seqmix: instruction sets: ${seqmix_archs}; tested: ${seqmix_test_archs}; mixers' tests: ${seqmix_mixer_archs}")
 
@@ -141,17 +145,20 @@ target_include_directories(seqmix_can_run PUBLIC
 target_link_libraries(seqmix_can_run PRIVATE seqmix_own)
 
 # seqmix_add_program(<name> MAIN <files...> ARCH_MACRO <macro> ARCH_SOURCES <files...>
-#     [ARCHS <sets...>] [LIBRARIES <targets...>] [OPTIONS <flags...>])
-# One program of MAIN, compiled without -m flags, and of ARCH_SOURCES, compiled once per instruction set (of ARCHS, or of all)
-# with its flags and -D<macro>=<set>.
+#     [INT8] [ARCHS <sets...>] [LIBRARIES <targets...>] [OPTIONS <flags...>])
+# One program of MAIN, compiled without -m flags, and of ARCH_SOURCES, compiled once per instruction set (of ARCHS, or of all; those
+# that add only products of int8 are for programs with INT8) with its flags and -D<macro>=<set>.
 # Weak symbols from elsewhere (std:: above all) may be defined by several of them, and the linker keeps the first that it
 # meets: MAIN comes first, then the sets in ascending order, so that no set gets code that it can't run. MAIN is a library
 # too because CMake puts the objects of libraries before a program's own.
 function(seqmix_add_program name)
-    cmake_parse_arguments(PARSE_ARGV 1 arg "" "ARCH_MACRO" "MAIN;ARCH_SOURCES;ARCHS;LIBRARIES;OPTIONS")
+    cmake_parse_arguments(PARSE_ARGV 1 arg "INT8" "ARCH_MACRO" "MAIN;ARCH_SOURCES;ARCHS;LIBRARIES;OPTIONS")
     set(libraries seqmix_own seqmix_can_run ${arg_LIBRARIES})
     if(NOT arg_ARCHS)
         set(arg_ARCHS ${seqmix_archs})
+    endif()
+    if(NOT arg_INT8)
+        list(REMOVE_ITEM arg_ARCHS ${seqmix_int8_archs})
     endif()
 
     add_library(${name}_main OBJECT ${arg_MAIN})

@@ -46,8 +46,8 @@ int x86_level()
     const leaf one = cpuid(1, 0), seven = cpuid(7, 0), seven_one = seven.eax >= 1 ? cpuid(7, 1) : leaf{};
     if (!all(saved, ymm_saved) || !all(one.ecx, fma | avx | f16c) || !all(seven.ebx, avx2)) { return 0; }
     if (!all(saved, zmm_saved) || !all(seven.ebx, f | dq | bw | vl)) { return 1; }
-    if (!all(seven.ecx, vnni) || !all(seven_one.eax, bf16)) { return 2; }
-    return 3;
+    if (!all(seven.ecx, vnni)) { return 2; }
+    return all(seven_one.eax, bf16) ? 4 : 3;
 }
 
 } // namespace
@@ -55,7 +55,7 @@ int x86_level()
 bool can_run(const char* arch) noexcept
 {
     static const int level = x86_level();
-    const char* const names[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
+    const char* const names[] = {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
     for (int i = 0; i <= level; ++i) {
         if (std::strcmp(arch, names[i]) == 0) { return true; }
     }

@@ -2,5 +2,5 @@
 #pragma once
 
 /// Whether this machine, its operating system included, runs the instruction set: "scalar", "avx2", "avx512",
-/// "avx512_bf16", "neon" or "neon_i8mm". False for any other name.
+/// "avx512_vnni", "avx512_bf16", "neon" or "neon_i8mm". False for any other name.
 bool can_run(const char* arch) noexcept;

@@ -18,6 +18,7 @@ extern "C" {
 attention_kernel attention_scalar;
 attention_kernel attention_avx2;
 attention_kernel attention_avx512;
+attention_kernel attention_avx512_vnni;
 attention_kernel attention_avx512_bf16;
 attention_kernel attention_neon;
 attention_kernel attention_neon_i8mm;

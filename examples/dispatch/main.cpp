@@ -22,6 +22,9 @@ constexpr choice choices[] = {
 #if defined(HAVE_avx512_bf16)
     {"avx512_bf16", attention_avx512_bf16},
 #endif
+#if defined(HAVE_avx512_vnni)
+    {"avx512_vnni", attention_avx512_vnni},
+#endif
 #if defined(HAVE_avx512)
     {"avx512", attention_avx512},
 #endif

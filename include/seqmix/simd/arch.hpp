@@ -27,9 +27,16 @@ struct avx512 {
 };
 #endif
 
+#if SEQMIX_HAS_AVX512_VNNI
+/// The same with dot products of int8, VNNI (Cascade Lake, Ice Lake and newer).
+struct avx512_vnni : avx512 {
+    static constexpr const char* name = "avx512_vnni";
+};
+#endif
+
 #if SEQMIX_HAS_AVX512_BF16
-/// The same with VNNI and BF16 dot products (Cooper Lake, Sapphire Rapids, Zen 4 and newer).
-struct avx512_bf16 : avx512 {
+/// The same with dot products of BF16 (Cooper Lake, Sapphire Rapids, Zen 4 and newer).
+struct avx512_bf16 : avx512_vnni {
     static constexpr const char* name = "avx512_bf16";
 };
 #endif
@@ -51,6 +58,8 @@ struct neon_i8mm : neon {
 /// The best set that this translation unit may use.
 #if SEQMIX_HAS_AVX512_BF16
 using native = avx512_bf16;
+#elif SEQMIX_HAS_AVX512_VNNI
+using native = avx512_vnni;
 #elif SEQMIX_HAS_AVX512
 using native = avx512;
 #elif SEQMIX_HAS_AVX2

@@ -227,6 +227,20 @@ struct backend<arch::avx2> : without_narrow_products<avx2_lanes::f32, avx2_lanes
         const __m256i even_b = _mm256_srai_epi16(_mm256_slli_epi16(b.v, 8), 8), odd_b = _mm256_srai_epi16(b.v, 8);
         return acc + i32{_mm256_madd_epi16(even_a, even_b)} + i32{_mm256_madd_epi16(odd_a, odd_b)};
     }
+
+    static constexpr bool has_short_sums = true;
+    static SEQMIX_INLINE i32 dot_short(i32 acc, i32 codes, i32 b)
+    {
+        return {_mm256_add_epi16(acc.v, _mm256_maddubs_epi16(codes.v, b.v))};
+    }
+    static SEQMIX_INLINE i32 sum_short(i32 acc) { return {_mm256_madd_epi16(acc.v, _mm256_set1_epi16(1))}; }
+
+    using byte_table = i32;
+    static SEQMIX_INLINE byte_table table_of(const std::uint8_t* entries)
+    {
+        return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)))};
+    }
+    static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes) { return {_mm256_shuffle_epi8(table.v, codes.v)}; }
 };
 
 } // namespace simd

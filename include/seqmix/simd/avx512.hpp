@@ -233,20 +233,51 @@ struct backend<arch::avx512> : without_narrow_products<avx512_lanes::f32, avx512
         const __m512i even_b = _mm512_srai_epi16(_mm512_slli_epi16(b.v, 8), 8), odd_b = _mm512_srai_epi16(b.v, 8);
         return acc + i32{_mm512_madd_epi16(even_a, even_b)} + i32{_mm512_madd_epi16(odd_a, odd_b)};
     }
+
+    static constexpr bool has_short_sums = true;
+    static SEQMIX_INLINE i32 dot_short(i32 acc, i32 codes, i32 b)
+    {
+        return {_mm512_add_epi16(acc.v, _mm512_maddubs_epi16(codes.v, b.v))};
+    }
+    static SEQMIX_INLINE i32 sum_short(i32 acc) { return {_mm512_madd_epi16(acc.v, _mm512_set1_epi16(1))}; }
+
+    using byte_table = i32;
+    static SEQMIX_INLINE byte_table table_of(const std::uint8_t* entries)
+    {
+        return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)))};
+    }
+    static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
 };
+
+#if SEQMIX_HAS_AVX512_VNNI
+template <>
+struct backend<arch::avx512_vnni> : backend<arch::avx512> {
+    static constexpr int left_int8_offset = 128;
+    static constexpr bool has_short_sums = false;
+
+    /// GCC holds what its intrinsic returns as sixteen integers and an __m512i as eight, in loops both at once: of 24 accumulators it
+    /// then keeps half in memory. Assembly has one type.
+    static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
+    {
+#if defined(__GNUC__) && !defined(__clang__)
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(a.v), "v"(b.v));
+        return acc;
+#else
+        return {_mm512_dpbusd_epi32(acc.v, a.v, b.v)};
+#endif
+    }
+};
+#endif
 
 #if SEQMIX_HAS_AVX512_BF16
 template <>
-struct backend<arch::avx512_bf16> : backend<arch::avx512> {
+struct backend<arch::avx512_bf16> : backend<arch::avx512_vnni> {
     static constexpr bool has_bf16_dot = true;
-    static constexpr int left_int8_offset = 128;
 
     static SEQMIX_INLINE f32 dot2(f32 acc, i32 a, i32 b)
     {
         return {_mm512_dpbf16_ps(acc.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
     }
-
-    static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b) { return {_mm512_dpbusd_epi32(acc.v, a.v, b.v)}; }
 
     /// One narrowing instruction for both rows, then a shuffle of 16-bit halves. Subnormals become zero, as they do in
     /// the dot product that reads them.

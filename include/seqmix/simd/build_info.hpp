@@ -21,6 +21,9 @@ inline std::string build_info()
 #if SEQMIX_HAS_AVX512
     also(arch::avx512::name);
 #endif
+#if SEQMIX_HAS_AVX512_VNNI
+    also(arch::avx512_vnni::name);
+#endif
 #if SEQMIX_HAS_AVX512_BF16
     also(arch::avx512_bf16::name);
 #endif

@@ -214,6 +214,13 @@ struct backend<arch::neon> : without_narrow_products<neon_lanes::f32, neon_lanes
         const int32x4_t high = vpaddlq_s16(vmull_high_s8(a8, b8));
         return {vaddq_s32(acc.v, vpaddq_s32(low, high))};
     }
+
+    using byte_table = i32;
+    static SEQMIX_INLINE byte_table table_of(const std::uint8_t* entries) { return {vreinterpretq_s32_u8(vld1q_u8(entries))}; }
+    static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes)
+    {
+        return {vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(table.v), vreinterpretq_u8_s32(codes.v)))};
+    }
 };
 
 #if SEQMIX_HAS_NEON_I8MM

@@ -177,6 +177,15 @@ struct backend<arch::scalar> : without_narrow_products<scalar_lanes::f32, scalar
         }
         return i32::wrap(sum);
     }
+
+    using byte_table = const std::uint8_t*;
+    static SEQMIX_INLINE byte_table table_of(const std::uint8_t* entries) { return entries; }
+    static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes)
+    {
+        std::uint32_t found = 0;
+        for (int byte = 0; byte < 32; byte += 8) { found |= std::uint32_t{table[codes.bits() >> byte & 15u]} << byte; }
+        return i32::wrap(found);
+    }
 };
 
 } // namespace simd

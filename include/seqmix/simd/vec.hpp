@@ -143,6 +143,13 @@ concept backend_of = float_lanes<f32<Arch>> && integer_lanes<i32<Arch>> &&
                          // left_int8_offset added to every element, as unsigned where that is 128: the caller subtracts
                          // left_int8_offset · Σ b from the result. For left_int8_offset 0 both are signed.
                          { backend<Arch>::dot4(i, i, i) } -> std::same_as<i32<Arch>>;
+                         // Sums of products of bytes in 16 bits, where has_short_sums; else dot4 is as fast: dot_short(acc, codes, b)
+                         // adds codes (unsigned, at most 127) times signed bytes in pairs, sum_short joins pairs of 16-bit lanes.
+                         // The caller sees to it that no 16-bit sum leaves its range.
+                         { backend<Arch>::has_short_sums } -> std::convertible_to<bool>;
+                         // Sixteen bytes by their number: table_of(entries) once, then every byte of the codes (below 16) is
+                         // replaced by the entry that it names. The entries must outlive the table.
+                         { backend<Arch>::lookup(backend<Arch>::table_of(std::declval<const std::uint8_t*>()), i) } -> std::same_as<i32<Arch>>;
                          // Rounds two rows of floats to bf16 and joins them lane by lane: row0 in the lower halves.
                          { backend<Arch>::join_bf16(x, x) } -> std::same_as<i32<Arch>>;
                      };

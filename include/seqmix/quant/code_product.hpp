@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/tile/mma.hpp>
+
+#include <atomic>
+
+// Products of weights' codes with activations' bytes, integer inside a segment of the depth, scaled between segments.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace quant {
+
+/// What a code may be, for the multiply-add that suits it.
+enum class code_range {
+    narrow, ///< 0 to 127
+    wide,   ///< any byte: value + simd::backend::left_int8_offset, as unsigned where that is 128
+};
+
+/// tile::product for codes on the right (panels) and signed bytes on the left (broadcasts). Narrow codes are summed in 16 bits where
+/// the set has no dot product of bytes.
+template <class Arch, code_range Range>
+struct code_product {
+    using arch = Arch;
+    using word = std::int32_t;
+    using operand = simd::i32<Arch>;
+    using accumulator = simd::i32<Arch>;
+    static constexpr int group = 4;
+    static constexpr bool short_sums = Range == code_range::narrow && simd::backend<Arch>::has_short_sums;
+
+    static SEQMIX_INLINE accumulator multiply_add(operand activations, operand codes, accumulator sum)
+    {
+        if constexpr (short_sums) {
+            return simd::backend<Arch>::dot_short(sum, codes, activations);
+        } else {
+            return simd::backend<Arch>::dot4(sum, codes, activations);
+        }
+    }
+
+    static SEQMIX_INLINE accumulator total(accumulator sum)
+    {
+        if constexpr (short_sums) {
+            return simd::backend<Arch>::sum_short(sum);
+        } else {
+            return sum;
+        }
+    }
+
+    /// Words that may be summed before `total`, for codes up to `largest` and activations within ±127.
+    static constexpr index most_words(int largest)
+    {
+        return short_sums ? 32767 / (2 * 127 * largest) : 2147483647 / (4 * 127 * 255);
+    }
+};
+
+/// Activations as bytes, in rows of segments, and for each segment and row the scale and what the codes' zero adds
+/// (−zero · Σ codes). Rows are padded to whole blocks of the micro-kernel with anything; results there are to be dropped.
+struct activation_codes {
+    const std::int8_t* codes; ///< row r at r · stride
+    index stride;
+    const std::int32_t* start; ///< segment s, row r at s · rows + r; here and below
+    const float* scale;        ///< null: one scale a row, applied by the caller
+    const float* sum;          ///< scale · Σ codes, for weights with a minimum
+    index rows;                ///< padded
+};
+
+/// Weights of one panel, unpacked: segments of `words` words; [word][column] codes and [segment][column] scales and minima.
+struct code_panel {
+    const std::int32_t* codes;
+    const float* scale;
+    const float* min; ///< null: none
+    index words;
+};
+
+/// sums [rows, panel] += Σ over segments first … first + count of (Σ codes · activations) · scales − min · Σ activations.
+/// Segment s of the panel meets segment first + s of the activations.
+template <class Arch, code_range Range, bool BlockScales, bool HasMin>
+SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, index rows, index first, index count,
+                                    const code_panel& w, float* sums, index sums_stride)
+{
+    using product = code_product<Arch, Range>;
+    using f32 = simd::f32<Arch>;
+    using i32 = simd::i32<Arch>;
+    constexpr int block = tile::blocking<Arch>::rows, vectors = tile::blocking<Arch>::vectors;
+    constexpr int lanes = f32::lanes, width = tile::blocking<Arch>::columns;
+    const index words = w.words;
+    if (words <= 0) { return; }
+    for (index row = first_row; row < first_row + rows; row += block) {
+        float* to = sums + (row - first_row) * sums_stride;
+        for (index s = 0; s < count; ++s) {
+            const index at = (first + s) * x.rows + row;
+            i32 sum[block][vectors];
+            simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
+                const i32 start = product::short_sums ? i32::zero() : i32::broadcast(x.start[at + m]);
+                simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[m][v] = start; });
+            });
+            const auto left = tile::left_operand::of(x.codes + row * x.stride + (first + s) * words * 4, x.stride, 4);
+            tile::micro_kernel<product>(sum, left, 0, block, {w.codes + s * words * width, width}, words);
+            f32 scale[vectors];
+            simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { scale[v] = f32::load(w.scale + s * width + v * lanes); });
+            simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
+                simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
+                    float* const element = to + m * sums_stride + v * lanes;
+                    i32 total = product::total(sum[m][v]);
+                    if constexpr (product::short_sums) { total = total + i32::broadcast(x.start[at + m]); }
+                    f32 y = to_float(total);
+                    if constexpr (BlockScales) {
+                        y = fma(y * scale[v], f32::broadcast(x.scale[at + m]), f32::load(element));
+                    } else {
+                        y = fma(y, scale[v], f32::load(element));
+                    }
+                    if constexpr (HasMin) {
+                        y = fnma(f32::load(w.min + s * width + v * lanes), f32::broadcast(x.sum[at + m]), y);
+                    }
+                    y.store(element);
+                });
+            });
+            // Or the compiler would keep the sums of a block in registers from segment to segment, and not have enough of them.
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+        }
+    }
+}
+
+} // namespace quant
+SEQMIX_NAMESPACE_END
