@@ -227,10 +227,7 @@ public:
     void compare(const char* name, const view<const float, 1>& got, const std::vector<index>& shape,
                  const plain_tensor& expected)
     {
-        const array<float> want = read<float>(expected);
-        if (want.shape != shape) {
-            throw std::runtime_error(std::string(name) + " has another shape than is expected");
-        }
+        const array<float> want = numbers_of(name, shape, expected);
         const auto wanted = [&](index i) { return static_cast<double>(want.numbers[static_cast<std::size_t>(i)]); };
         double largest = 0.0;
         for (index i = 0; i < got.size(); ++i) {
@@ -250,7 +247,30 @@ public:
         }
     }
 
+    /// The same floats, bit for bit: -0 is not 0. (Any NaN is a NaN.)
+    void compare_bits(const char* name, const view<const float, 1>& got, const std::vector<index>& shape, const plain_tensor& expected)
+    {
+        const array<float> want = numbers_of(name, shape, expected);
+        for (index i = 0; i < got.size(); ++i) {
+            const float wanted = want.numbers[static_cast<std::size_t>(i)];
+            if (std::memcmp(&got(i), &wanted, sizeof wanted) == 0 || (std::isnan(got(i)) && std::isnan(wanted))) { continue; }
+            v_.worst = std::numeric_limits<double>::infinity();
+            if (v_.result == outcome::ok) {
+                v_.result = outcome::fail;
+                std::snprintf(v_.reason, sizeof v_.reason, "%s: element %lld is %a, but exactly %a is expected", name, static_cast<long long>(i),
+                              static_cast<double>(got(i)), static_cast<double>(wanted));
+            }
+        }
+    }
+
 private:
+    static array<float> numbers_of(const char* name, const std::vector<index>& shape, const plain_tensor& expected)
+    {
+        array<float> want = read<float>(expected);
+        if (want.shape != shape) { throw std::runtime_error(std::string(name) + " has another shape than is expected"); }
+        return want;
+    }
+
     static double error_of(double got, double want, double largest)
     {
         constexpr double infinity = std::numeric_limits<double>::infinity();

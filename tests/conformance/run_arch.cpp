@@ -6,6 +6,7 @@
 #include "linear_attention.hpp"
 #include "long_conv.hpp"
 #include "monarch.hpp"
+#include "quant_matmul.hpp"
 #include "selective_scan.hpp"
 #include "ssd.hpp"
 
@@ -16,7 +17,7 @@ namespace conformance {
 namespace {
 
 /// One row per operation of the golden vectors: the metadata that it may have (beside op and tolerance), and the
-/// function that runs it; null where it is not built yet.
+/// function that runs it.
 struct operation {
     std::string_view name;
     std::string_view metadata;
@@ -32,7 +33,7 @@ constexpr operation operations[] = {
     {"hgrn", hgrn_metadata, run_hgrn<arch::SEQMIX_TEST_ARCH>},
     {"long_conv", long_conv_metadata, run_long_conv<arch::SEQMIX_TEST_ARCH>},
     {"monarch", monarch_metadata, run_monarch<arch::SEQMIX_TEST_ARCH>},
-    {"quant_matmul", "format group n k scaling", nullptr},
+    {"quant_matmul", quant_matmul_metadata, run_quant_matmul<arch::SEQMIX_TEST_ARCH>},
 };
 
 void run(const case_reader& c, judge& verdicts)
@@ -42,7 +43,6 @@ void run(const case_reader& c, judge& verdicts)
     for (const operation& known : operations) {
         if (known.name != op) { continue; }
         c.require_known_metadata(known.metadata);
-        if (known.run == nullptr) { throw unsupported("operation '" + std::string(op) + "' is not built"); }
         return known.run(c, verdicts);
     }
     throw unsupported("operation '" + std::string(op) + "' is not known");

@@ -191,6 +191,43 @@ struct fp8_e5m2 {
     friend constexpr bool operator==(fp8_e5m2, fp8_e5m2) = default;
 };
 
+/// The elements below 8 bits of the OCP Microscaling formats, revision 1.0, in the lower bits of a byte: no infinity and no NaN. Larger
+/// numbers become the largest of their sign, and so do infinities; NaN has no code and becomes the largest positive number.
+template <int exponent_bits, int mantissa_bits>
+struct microscaling_float {
+    static constexpr int width = 1 + exponent_bits + mantissa_bits;
+    static constexpr std::uint8_t sign = 1u << (width - 1);
+    std::uint8_t bits = 0;
+
+    microscaling_float() = default;
+    constexpr explicit microscaling_float(float x)
+    {
+        const auto u = std::bit_cast<std::uint32_t>(x);
+        const std::uint32_t magnitude = u & 0x7fffffffu, largest = sign - 1u;
+        std::uint32_t code = largest;
+        if (magnitude < 0x7f800000u) { code = detail::round_magnitude<exponent_bits, mantissa_bits>(magnitude); }
+        if (code > largest) { code = largest; }
+        const bool negative = u >> 31 != 0 && magnitude <= 0x7f800000u;
+        bits = static_cast<std::uint8_t>(negative ? code | sign : code);
+    }
+    constexpr explicit operator float() const
+    {
+        const float magnitude = detail::widen_magnitude<exponent_bits, mantissa_bits>(bits & (sign - 1u));
+        return (bits & sign) != 0 ? -magnitude : magnitude;
+    }
+    static constexpr microscaling_float from_bits(std::uint8_t b)
+    {
+        microscaling_float x;
+        x.bits = b;
+        return x;
+    }
+    friend constexpr bool operator==(microscaling_float, microscaling_float) = default;
+};
+
+using fp4_e2m1 = microscaling_float<2, 1>; ///< largest value 6
+using fp6_e2m3 = microscaling_float<2, 3>; ///< largest value 7.5
+using fp6_e3m2 = microscaling_float<3, 2>; ///< largest value 28
+
 /// E8M0 block scale (OCP Microscaling formats, revision 1.0): 2^(bits - 127), 255 is NaN; no sign, no zero.
 struct e8m0 {
     std::uint8_t bits = 127;
