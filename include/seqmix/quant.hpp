@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Quantized weight matrices: stored formats, their decoders and encoders.
 #include <seqmix/quant/awq.hpp>
 #include <seqmix/quant/block_float.hpp>
 #include <seqmix/quant/decode.hpp>
 #include <seqmix/quant/float8.hpp>
 #include <seqmix/quant/gguf.hpp>
 #include <seqmix/quant/gptq.hpp>
+#include <seqmix/quant/integer.hpp>
+#include <seqmix/quant/matmul.hpp>
 #include <seqmix/quant/microscaling.hpp>
+#include <seqmix/quant/pack.hpp>
 #include <seqmix/quant/ternary.hpp>
+#include <seqmix/quant/unpack.hpp>

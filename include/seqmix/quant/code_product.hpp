@@ -68,13 +68,13 @@ struct code_panel {
     const std::int32_t* codes;
     const float* scale;
     const float* min; ///< null: none
-    index words;
+    index words;      ///< of a segment
 };
 
 /// sums [rows, panel] += Σ over segments first … first + count of (Σ codes · activations) · scales − min · Σ activations.
-/// Segment s of the panel meets segment first + s of the activations.
+/// Segment s of the panel meets segment first + s of the activations, which starts at position (first + s) · segment.
 template <class Arch, code_range Range, bool BlockScales, bool HasMin>
-SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, index rows, index first, index count,
+SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, index rows, index first, index count, index segment,
                                     const code_panel& w, float* sums, index sums_stride)
 {
     using product = code_product<Arch, Range>;
@@ -93,7 +93,7 @@ SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, 
                 const i32 start = product::short_sums ? i32::zero() : i32::broadcast(x.start[at + m]);
                 simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[m][v] = start; });
             });
-            const auto left = tile::left_operand::of(x.codes + row * x.stride + (first + s) * words * 4, x.stride, 4);
+            const auto left = tile::left_operand::of(x.codes + row * x.stride + (first + s) * segment, x.stride, 4);
             tile::micro_kernel<product>(sum, left, 0, block, {w.codes + s * words * width, width}, words);
             f32 scale[vectors];
             simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { scale[v] = f32::load(w.scale + s * width + v * lanes); });

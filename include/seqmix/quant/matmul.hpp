@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/core/operands.hpp>
+#include <seqmix/quant/epilogue.hpp>
+#include <seqmix/quant/float_matmul.hpp>
+#include <seqmix/quant/integer_matmul.hpp>
+#include <seqmix/tile/memory.hpp>
+
+// out = x Wᵀ with packed weights.
+
+SEQMIX_NAMESPACE_BEGIN
+namespace quant {
+
+namespace detail {
+
+/// Rows of x as floats, in the order of the weights' positions, padded with zeros to `depth`.
+template <class T>
+void gather_row(const view<const T, 1>& x, const std::int32_t* order, index depth, float* to)
+{
+    const index columns = x.extent(0);
+    if (order != nullptr) {
+        for (index p = 0; p < depth; ++p) { to[p] = order[p] < 0 ? 0.0f : static_cast<float>(x(order[p])); }
+        return;
+    }
+    for (index p = 0; p < columns; ++p) { to[p] = static_cast<float>(x(p)); }
+    for (index p = columns; p < depth; ++p) { to[p] = 0.0f; }
+}
+
+/// Integer products: activations become bytes, then columns of out are shared among the workers.
+template <class Arch, class T, class Out, format F>
+void multiply_as_bytes(const view<const T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& out, const options& opt, const context_ref& ctx)
+{
+    using kind = integer_product<Arch, F>;
+    constexpr index lanes = simd::lanes<Arch>, block_rows = tile::blocking<Arch>::rows;
+    constexpr index few = 8, rows_at_once = 256, registers_at_once = 2, task_registers = 8;
+    const index rows = x.extent(0), columns = w.rows(), depth = w.layout().depth();
+    const depth_cut cut = kind::cut(w.layout(), opt.scales);
+    const index registers = w.layout().panels() * panel_lanes<Arch, F>::registers;
+    const epilogue<Arch, Out> end(opt, out);
+
+    arena shared;
+    static_cast<void>(activation_bytes<Arch>(shared, rows, cut));
+    arena own;
+    using block = unpacked_block<Arch, F>;
+    const index block_of_rows = smaller(rows_at_once, (rows + block_rows - 1) / block_rows * block_rows);
+    const auto own_pieces = [&](arena& a) {
+        struct pieces {
+            float* row;
+            block right;
+            float* sums;
+        };
+        return pieces{a.take<float>(depth), block(a, cut), a.take<float>(block_of_rows * block::columns)};
+    };
+    static_cast<void>(own_pieces(own));
+    const bool few_rows = rows <= few;
+    const index tasks = few_rows ? (registers + task_registers - 1) / task_registers : (columns + block::columns - 1) / block::columns;
+
+    ctx.in_phases(larger(rows, tasks), own.used(), shared.used(), [&](std::byte* memory, const auto& phase) {
+        arena carve(memory);
+        const activation_bytes<Arch> bytes(carve, rows, cut);
+        phase(rows, [&](index row, std::byte* scratch) {
+            arena a(scratch);
+            float* const gathered = own_pieces(a).row;
+            gather_row(x[row], w.order(), depth, gathered);
+            bytes.quantize(row, gathered, panel_lanes<Arch, F>::zero);
+        });
+        const activation_codes codes = bytes.codes();
+        if (few_rows) {
+            phase(tasks, [&](index task, std::byte*) {
+                float sums[few * registers_at_once * lanes];
+                const index last = smaller((task + 1) * task_registers, registers);
+                for (index first = task * task_registers; first < last; first += registers_at_once) {
+                    const index count = smaller(last - first, registers_at_once);
+                    multiply_few<Arch, F>(codes, cut, rows, w, first, count, sums);
+                    for (index row = 0; row < rows; ++row) {
+                        const index live = smaller(count * lanes, columns - first * lanes);
+                        if (live > 0) { end.store(sums + row * count * lanes, row, first * lanes, live, bytes.row_scale(row)); }
+                    }
+                }
+            });
+            return;
+        }
+        phase(tasks, [&](index task, std::byte* scratch) {
+            arena a(scratch);
+            const auto mine = own_pieces(a);
+            const index first = task * block::columns, live = smaller(block::columns, columns - first);
+            constexpr index width = tile::blocking<Arch>::columns;
+            for (index row = 0; row < rows; row += rows_at_once) {
+                const index count = smaller(rows - row, rows_at_once);
+                multiply_block<Arch, F>(codes, cut, row, (count + block_rows - 1) / block_rows * block_rows, w, first / lanes,
+                                        (live + width - 1) / width, mine.right, mine.sums);
+                for (index r = 0; r < count; ++r) { end.store(mine.sums + r * block::columns, row + r, first, live, bytes.row_scale(row + r)); }
+            }
+        });
+    });
+}
+
+/// Weights as floats or bf16 (Element).
+template <class Arch, class Element, class T, class Out, format F>
+void multiply_as_floats(const view<const T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& out, const options& opt, const context_ref& ctx)
+{
+    using product = tile::product<Arch, Element>;
+    using word = typename product::word;
+    constexpr index lanes = simd::lanes<Arch>, width = tile::blocking<Arch>::columns, rows_at_once = 128;
+    const index rows = x.extent(0), columns = w.rows();
+    const index depth = w.order() != nullptr ? w.layout().depth() : w.columns();
+    const index row_words = (tile::depth_words<product>(w.layout().depth()) + 15) / 16 * 16;
+    const index stride = tile::crowded(row_words * 4) ? row_words + 16 : row_words;
+    const bool in_place = std::is_same_v<T, Element> && x.stride(1) == 1 && w.order() == nullptr && depth % product::group == 0 &&
+                          !tile::crowded(x.stride(0) * static_cast<index>(sizeof(T)));
+    const epilogue<Arch, Out> end(opt, out);
+
+    struct pieces {
+        decoded_panel<Arch, F, Element> right;
+        float* sums;
+        float* row;
+    };
+    const auto own_pieces = [&](arena& a) {
+        return pieces{decoded_panel<Arch, F, Element>(a), a.take<float>(smaller(rows, rows_at_once) * width), a.take<float>(w.layout().depth())};
+    };
+    arena own, shared;
+    static_cast<void>(own_pieces(own));
+    static_cast<void>(shared.take<word>(in_place ? 0 : rows * stride));
+    const index tasks = (columns + width - 1) / width;
+
+    ctx.in_phases(larger(rows, tasks), own.used(), shared.used(), [&](std::byte* memory, const auto& phase) {
+        word* const copy = arena(memory).take<word>(in_place ? 0 : rows * stride);
+        const auto left = in_place ? tile::left_operand::of(x.data(), x.stride(0), product::group) : tile::left_operand::of(copy, stride, 1);
+        if (!in_place) {
+            phase(rows, [&](index row, std::byte* scratch) {
+                arena a(scratch);
+                float* const gathered = own_pieces(a).row;
+                gather_row(x[row], w.order(), w.layout().depth(), gathered);
+                auto* const to = reinterpret_cast<Element*>(copy + row * stride);
+                for (index p = 0; p < w.layout().depth(); ++p) { to[p] = static_cast<Element>(gathered[p]); }
+            });
+        }
+        phase(tasks, [&](index task, std::byte* scratch) {
+            arena a(scratch);
+            const pieces mine = own_pieces(a);
+            const index first = task * width, live = smaller(width, columns - first);
+            for (index row = 0; row < rows; row += rows_at_once) {
+                const index count = smaller(rows - row, rows_at_once);
+                tile::left_operand block = left;
+                block.base += row * left.row_stride;
+                multiply_decoded<Arch, Element>(block, count, depth, w, first / lanes, mine.right, view<float, 2>(mine.sums, {count, live}, {width, 1}));
+                for (index r = 0; r < count; ++r) { end.store(mine.sums + r * width, row + r, first, live, 1.0f); }
+            }
+        });
+    });
+}
+
+} // namespace detail
+
+/// out [M, N] = activation(x [M, K] · Wᵀ + bias) + residual, W [N, K] packed. x and out float, bf16 or f16, of any strides (unit stride
+/// along the last axis is fast). `options::compute` says in what:
+///
+/// | compute | weights | activations | error of a sum over K, u = 2^-24 |
+/// |---|---|---|---|
+/// | floats | exact | exact | K u Σ|x w| |
+/// | bf16 | to nearest, 2^-9 relative | the same | (2^-8 + K u) Σ|x w| |
+/// | int8 | exact | half a step of their block, max|x| / 254 | Σ over blocks of max|x| / 254 Σ|w|, and u for each group |
+///
+/// A row with NaN or an infinity in x is NaN with int8, everywhere. Results do not depend on the number of threads; with int8 rows do
+/// not depend on each other. Refuses shapes that do not fit, null, an out that overlaps x or bias, int8 for formats that are no
+/// integers. Decoding with scales of the formats: quant/README.md.
+template <class Arch = arch::native, class T, class Out, format F>
+void matmul(const view<T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& out, const options& opt = {}, const context_ref& ctx = {})
+{
+    using In = std::remove_const_t<T>;
+    static_assert(storage<In> && storage<Out>, "seqmix: matmul reads and writes float, bf16 or f16");
+    const checker check("quant::matmul");
+    check_given(check, x, "x"), check_given(check, out, "out");
+    check_extent(check, x, "x", 1, "number of columns", w.columns(), "the weights'");
+    check_extent(check, out, "out", 0, "number of rows", x.extent(0), "x's");
+    check_extent(check, out, "out", 1, "number of columns", w.rows(), "the weights' number of rows");
+    check_apart(check, reach(out), "out", x, "x");
+    if (opt.bias) {
+        check_extent(check, opt.bias, "bias", 0, "length", w.rows(), "the weights' number of rows");
+        check_apart(check, reach(out), "out", opt.bias, "bias");
+    }
+    if (opt.residual) {
+        check_extent(check, opt.residual, "residual", 0, "number of rows", x.extent(0), "x's");
+        check_extent(check, opt.residual, "residual", 1, "number of columns", w.rows(), "the weights' number of rows");
+        const bool is_out = static_cast<const void*>(opt.residual.data()) == static_cast<const void*>(out.data()) && std::is_same_v<Out, float> &&
+                            opt.residual.strides() == out.strides();
+        if (!is_out) { check_apart(check, reach(out), "out", opt.residual, "residual"); }
+    }
+    check.require(F::integer_codes || opt.compute != compute::int8, "compute is int8, but the codes of ", F::name, " are no integers");
+    const view<const In, 2> in = x;
+    if (opt.compute == compute::int8) {
+        if constexpr (F::integer_codes) { detail::multiply_as_bytes<Arch>(in, w, out, opt, ctx); }
+    } else if (opt.compute == compute::bf16 && simd::backend<Arch>::has_bf16_dot) {
+        detail::multiply_as_floats<Arch, tile::compute_element<Arch, bf16>>(in, w, out, opt, ctx);
+    } else {
+        detail::multiply_as_floats<Arch, float>(in, w, out, opt, ctx);
+    }
+}
+
+} // namespace quant
+SEQMIX_NAMESPACE_END

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <seqmix/core/view.hpp>
+
+SEQMIX_NAMESPACE_BEGIN
+namespace quant {
+
+/// In what a product is computed.
+enum class compute {
+    floats, ///< weights become floats, exactly as stored; activations stay what they are
+    bf16,   ///< weights and activations are rounded to bf16, sums are float; floats where the set has no bf16 products
+    int8,   ///< activations are rounded to bytes; sums of a group are integers, exact. For formats of integers
+};
+
+/// What shares a scale where activations become bytes.
+enum class activation_scales {
+    automatic, ///< rows for weights that have one scale a row, else blocks
+    rows,
+    blocks,    ///< at most 128 positions, and no more than share a scale of the weights
+};
+
+enum class activation { none, relu, silu, gelu };
+
+/// What is done with a product before it is stored: out = activation(x Wᵀ + bias) + residual.
+struct options {
+    view<const float, 1> bias{};     ///< [N]; not given: none
+    quant::activation activation = quant::activation::none;
+    view<const float, 2> residual{}; ///< [M, N]; may be out; not given: none
+    quant::compute compute = quant::compute::floats;
+    activation_scales scales = activation_scales::automatic;
+};
+
+} // namespace quant
+SEQMIX_NAMESPACE_END
