@@ -180,34 +180,37 @@ void multiply_block(const activation_codes& x, const depth_cut& cut, index first
     }
 }
 
-/// sums [Rows][Registers][lanes] = the same for few rows and registers, straight from the packed codes.
-template <class Arch, format F, int Rows, int Registers>
+/// Registers of weights that few rows are multiplied with at a time.
+inline constexpr int few_registers = 2;
+
+/// sums [Rows][few_registers][lanes] = the same for few rows, straight from the packed codes of registers `first` and `second`.
+template <class Arch, format F, int Rows>
 SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& cut, index first_row, const packed_matrix<F>& w, index first,
-                                   float* sums)
+                                   index second, float* sums)
 {
+    constexpr int registers = few_registers;
     using kind = integer_product<Arch, F>;
     using lanes_of = panel_lanes<Arch, F>;
     using f32 = simd::f32<Arch>;
     using i32 = simd::i32<Arch>;
     constexpr index chunk = packed_layout<F>::chunk, ahead = 1024;
-    const lanes_of panel[2] = {lanes_of::of(w, first), lanes_of::of(w, first + Registers - 1)};
-    static_assert(Registers <= 2);
+    const lanes_of panel[registers] = {lanes_of::of(w, first), lanes_of::of(w, second)};
     const float unit = detail::unit_of<Arch>(w);
-    f32 total[Rows][Registers];
-    simd::unroll<Rows * Registers>([&](auto i) SEQMIX_INLINE_LAMBDA { total[i / Registers][i % Registers] = f32::zero(); });
+    f32 total[Rows][registers];
+    simd::unroll<Rows * registers>([&](auto i) SEQMIX_INLINE_LAMBDA { total[i / registers][i % registers] = f32::zero(); });
 
     for (index s = 0, from = 0; from < cut.depth; ++s, from += cut.segment) {
         const index end = smaller(from + cut.segment, cut.depth), at = s * x.rows + first_row;
-        i32 sum[Rows][Registers];
+        i32 sum[Rows][registers];
         simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
             const i32 start = kind::short_sums ? i32::zero() : i32::broadcast(x.start[at + m]);
-            simd::unroll<Registers>([&](auto r) SEQMIX_INLINE_LAMBDA { sum[m][r] = start; });
+            simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA { sum[m][r] = start; });
         });
         const std::int8_t* left = x.codes + first_row * x.stride + from;
         const auto words = [&](index c, auto first_word, auto count) SEQMIX_INLINE_LAMBDA {
             simd::unroll<count>([&](auto i) SEQMIX_INLINE_LAMBDA {
                 constexpr int word = first_word + i;
-                simd::unroll<Registers>([&](auto r) SEQMIX_INLINE_LAMBDA {
+                simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA {
                     const i32 codes = lanes_of::template codes<word>(panel[r].chunk(c));
                     simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
                         std::int32_t bytes;
@@ -226,7 +229,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
             }
         } else {
             for (index c = from / chunk; c * chunk < end; ++c) {
-                simd::unroll<Registers>([&](auto r) SEQMIX_INLINE_LAMBDA {
+                simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA {
                     for (index line = 0; line < packed_layout<F>::chunk_bytes; line += simd::cache_line) {
                         simd::prefetch(panel[r].chunk(c) + line + ahead);
                     }
@@ -234,7 +237,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
                 words(c, std::integral_constant<int, 0>{}, std::integral_constant<int, 8>{});
             }
         }
-        simd::unroll<Registers>([&](auto r) SEQMIX_INLINE_LAMBDA {
+        simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA {
             const detail::group_factors<Arch, F> factors(panel[r], from / w.layout().group, unit);
             simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
                 i32 whole = kind::product::total(sum[m][r]);
@@ -247,32 +250,22 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
             });
         });
     }
-    simd::unroll<Rows * Registers>([&](auto i) SEQMIX_INLINE_LAMBDA { total[i / Registers][i % Registers].store(sums + i * f32::lanes); });
+    simd::unroll<Rows * registers>([&](auto i) SEQMIX_INLINE_LAMBDA { total[i / registers][i % registers].store(sums + i * f32::lanes); });
 }
 
-/// sums [rows, registers · lanes], of up to 8 rows and 2 registers.
+/// sums [rows, few_registers · lanes] for any number of rows; the weights come from memory for the first of them.
 template <class Arch, format F>
-void multiply_few(const activation_codes& x, const depth_cut& cut, index rows, const packed_matrix<F>& w, index first, index registers, float* sums)
+void multiply_few(const activation_codes& x, const depth_cut& cut, index rows, const packed_matrix<F>& w, index first, index second, float* sums)
 {
-    const auto with = [&](auto many) {
-        for (index row = 0; row < rows; row += many) {
-            const index left = rows - row;
-            float* const to = sums + row * registers * simd::lanes<Arch>;
-            const auto multiply = [&](auto live) {
-                if (registers == 2) {
-                    multiply_rows<Arch, F, live, 2>(x, cut, row, w, first, to);
-                } else {
-                    multiply_rows<Arch, F, live, 1>(x, cut, row, w, first, to);
-                }
-            };
-            if (left == 1) {
-                multiply(std::integral_constant<int, 1>{});
-            } else {
-                multiply(many);
-            }
+    constexpr int at_once = 4; // accumulators, products in flight and codes fit 16 registers
+    for (index row = 0; row < rows; row += at_once) {
+        float* const to = sums + row * few_registers * simd::lanes<Arch>;
+        if (rows - row == 1) {
+            multiply_rows<Arch, F, 1>(x, cut, row, w, first, second, to);
+        } else {
+            multiply_rows<Arch, F, at_once>(x, cut, row, w, first, second, to); // rows are padded to as many
         }
-    };
-    with(std::integral_constant<int, 4>{});
+    }
 }
 
 } // namespace quant

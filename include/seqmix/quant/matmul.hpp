@@ -33,7 +33,7 @@ void multiply_as_bytes(const view<const T, 2>& x, const packed_matrix<F>& w, con
 {
     using kind = integer_product<Arch, F>;
     constexpr index lanes = simd::lanes<Arch>, block_rows = tile::blocking<Arch>::rows;
-    constexpr index few = 8, rows_at_once = 256, registers_at_once = 2, task_registers = 8;
+    constexpr index few = 8, rows_at_once = 256, task_registers = 8;
     const index rows = x.extent(0), columns = w.rows(), depth = w.layout().depth();
     const depth_cut cut = kind::cut(w.layout(), opt.scales);
     const index registers = w.layout().panels() * panel_lanes<Arch, F>::registers;
@@ -68,14 +68,13 @@ void multiply_as_bytes(const view<const T, 2>& x, const packed_matrix<F>& w, con
         const activation_codes codes = bytes.codes();
         if (few_rows) {
             phase(tasks, [&](index task, std::byte*) {
-                float sums[few * registers_at_once * lanes];
+                float sums[few * few_registers * lanes];
                 const index last = smaller((task + 1) * task_registers, registers);
-                for (index first = task * task_registers; first < last; first += registers_at_once) {
-                    const index count = smaller(last - first, registers_at_once);
-                    multiply_few<Arch, F>(codes, cut, rows, w, first, count, sums);
-                    for (index row = 0; row < rows; ++row) {
-                        const index live = smaller(count * lanes, columns - first * lanes);
-                        if (live > 0) { end.store(sums + row * count * lanes, row, first * lanes, live, bytes.row_scale(row)); }
+                for (index first = task * task_registers; first < last; first += few_registers) {
+                    multiply_few<Arch, F>(codes, cut, rows, w, first, smaller(first + 1, last - 1), sums);
+                    const index live = smaller(smaller(last - first, few_registers) * lanes, columns - first * lanes);
+                    for (index row = 0; row < rows && live > 0; ++row) {
+                        end.store(sums + row * few_registers * lanes, row, first * lanes, live, bytes.row_scale(row));
                     }
                 }
             });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <seqmix/quant/decode.hpp>
 #include <seqmix/quant/gguf.hpp>
 #include <seqmix/quant/packed.hpp>
 
@@ -9,76 +10,16 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
 
-/// A packed matrix as a source: for decode, and to be stored or packed again. Codes come back bit for bit, and scales with them; of
-/// MXFP6 (E2M3) the negative zero comes back as the positive one.
+namespace detail {
+
+/// Single codes and scales of a packed matrix.
 template <format F>
-class unpacked_matrix {
+class packed_reader {
     using layout = packed_layout<F>;
     using scale_type = typename F::scale_type;
 
 public:
-    using format = F;
-
-    explicit unpacked_matrix(const packed_matrix<F>& packed) : packed_(packed) {}
-
-    index rows() const { return packed_.rows(); }
-    index columns() const { return packed_.columns(); }
-    index group() const { return packed_.layout().group; }
-    index groups() const { return packed_.layout().groups; }
-    float matrix_scale() const { return packed_.matrix_scale(); }
-
-    /// Block formats.
-    index blocks() const { return columns() / F::block; }
-    void read(index row, index block, stored_block<F>& out) const
-        requires block_format<F>
-    {
-        constexpr index of_block = F::block / F::group;
-        out = {};
-        for (index i = 0; i < F::block; ++i) { out.codes[i] = code(row, block * F::block + i); }
-        if constexpr (F::two_levels) {
-            out.scale = scale(row, packed_.layout().scales_at(), block);
-            if constexpr (layout::has_min) { out.min = scale(row, packed_.layout().mins_at(), block); }
-        }
-        for (index g = 0; g < of_block; ++g) {
-            const index group = block * of_block + g;
-            if constexpr (F::two_levels) {
-                out.sub_scales[g] = small<std::int8_t>(row, packed_.layout().sub_scales_at(), group);
-                if constexpr (layout::has_min) { out.sub_mins[g] = small<std::uint8_t>(row, packed_.layout().sub_mins_at(), group); }
-            } else {
-                out.scales[g] = scale(row, packed_.layout().scales_at(), group);
-                if constexpr (layout::has_min) { out.mins[g] = scale(row, packed_.layout().mins_at(), group); }
-            }
-        }
-    }
-
-    /// Formats whose group the matrix knows. Positions are those of the packed matrix, order() their columns; those without a column
-    /// stand at the end of their groups and are passed over.
-    index first(index group) const
-    {
-        const index at = smaller(group * packed_.layout().group, packed_.layout().depth());
-        if (packed_.order() == nullptr) { return smaller(at, columns()); }
-        return at;
-    }
-    const std::int32_t* order() const { return packed_.order(); }
-    group_parameters<F> parameters(index row, index group) const
-    {
-        group_parameters<F> shared;
-        shared.scale = scale(row, packed_.layout().scales_at(), group);
-        if constexpr (layout::has_zero) { shared.zero = small<std::int8_t>(row, packed_.layout().zeros_at(), group); }
-        return shared;
-    }
-    void codes(index row, index position, index count, std::uint8_t* to) const
-    {
-        for (index i = 0; i < count; ++i) { to[i] = code(row, position + i); }
-    }
-
-    void check_apart_from(const checker& check, const byte_range& written, const char* writer) const
-    {
-        check_apart(check, written, writer, view<const std::byte, 1>(packed_.panel(0), {packed_.bytes()}), "the packed matrix");
-    }
-
-private:
-    const std::byte* panel_of(index row) const { return packed_.panel(row / layout::panel_rows); }
+    explicit packed_reader(const packed_matrix<F>& packed) : packed_(packed) {}
 
     std::uint8_t code(index row, index position) const
     {
@@ -96,16 +37,32 @@ private:
         return lane_code<F>::unstored(static_cast<std::uint8_t>(stored));
     }
 
+    scale_type scale(index row, index at) const { return stored_scale(row, packed_.layout().scales_at(), at); }
+    scale_type min(index row, index at) const { return stored_scale(row, packed_.layout().mins_at(), at); }
+    std::int8_t sub_scale(index row, index group) const { return element<std::int8_t>(row, packed_.layout().sub_scales_at(), group); }
+    std::uint8_t sub_min(index row, index group) const { return element<std::uint8_t>(row, packed_.layout().sub_mins_at(), group); }
+    int zero(index row, index group) const
+    {
+        if constexpr (layout::has_zero) {
+            return element<std::int8_t>(row, packed_.layout().zeros_at(), group);
+        } else {
+            return 0;
+        }
+    }
+
+private:
+    const std::byte* panel_of(index row) const { return packed_.panel(row / layout::panel_rows); }
+
     template <class T>
-    T small(index row, index base, index at) const
+    T element(index row, index base, index at) const
     {
         T value;
         std::memcpy(&value, panel_of(row) + base + (at * layout::panel_rows + row % layout::panel_rows) * static_cast<index>(sizeof(T)), sizeof(T));
         return value;
     }
-    scale_type scale(index row, index base, index at) const
+    scale_type stored_scale(index row, index base, index at) const
     {
-        const auto held = small<packed_scale<scale_type>>(row, base, at);
+        const auto held = element<packed_scale<scale_type>>(row, base, at);
         if constexpr (std::is_same_v<packed_scale<scale_type>, scale_type>) {
             return held;
         } else {
@@ -121,6 +78,75 @@ private:
     const packed_matrix<F>& packed_;
 };
 
+/// A packed matrix of a block format as a source.
+template <block_format F>
+class unpacked_blocks {
+public:
+    using format = F;
+
+    explicit unpacked_blocks(const packed_matrix<F>& packed) : packed_(packed), reader_(packed) {}
+
+    index rows() const { return packed_.rows(); }
+    index columns() const { return packed_.columns(); }
+    index group() const { return F::group; }
+    index blocks() const { return columns() / F::block; }
+    void read(index row, index block, stored_block<F>& out) const
+    {
+        constexpr index groups = F::block / F::group;
+        out = {};
+        for (index i = 0; i < F::block; ++i) { out.codes[i] = reader_.code(row, block * F::block + i); }
+        if constexpr (F::two_levels) {
+            out.scale = reader_.scale(row, block);
+            if constexpr (packed_layout<F>::has_min) { out.min = reader_.min(row, block); }
+        }
+        for (index g = 0; g < groups; ++g) {
+            const index at = block * groups + g;
+            if constexpr (F::two_levels) {
+                out.sub_scales[g] = reader_.sub_scale(row, at);
+                if constexpr (packed_layout<F>::has_min) { out.sub_mins[g] = reader_.sub_min(row, at); }
+            } else {
+                out.scales[g] = reader_.scale(row, at);
+                if constexpr (packed_layout<F>::has_min) { out.mins[g] = reader_.min(row, at); }
+            }
+        }
+    }
+    void check_apart_from(const checker& check, const byte_range& written, const char* writer) const
+    {
+        check_apart(check, written, writer, view<const std::byte, 1>(packed_.panel(0), {packed_.bytes()}), "the packed matrix");
+    }
+
+private:
+    const packed_matrix<F>& packed_;
+    packed_reader<F> reader_;
+};
+
+} // namespace detail
+
+/// out [rows, columns] = the numbers of a packed matrix, bit for bit those of what was packed (MXFP6 E2M3's negative zero is positive).
+template <format F, storage T>
+void decode(const packed_matrix<F>& packed, const view<T, 2>& out)
+{
+    if constexpr (block_format<F>) {
+        decode(detail::unpacked_blocks<F>(packed), out);
+    } else {
+        const checker check("quant::decode");
+        check_given(check, out, "out");
+        check_extent(check, out, "out", 0, "number of rows", packed.rows(), "the matrix's");
+        check_extent(check, out, "out", 1, "number of columns", packed.columns(), "the matrix's");
+        check_apart(check, reach(out), "out", view<const std::byte, 1>(packed.panel(0), {packed.bytes()}), "the packed matrix");
+        const detail::packed_reader<F> reader(packed);
+        const index end = packed.order() != nullptr ? packed.layout().depth() : packed.columns();
+        for (index row = 0; row < packed.rows(); ++row) {
+            for (index p = 0; p < end; ++p) {
+                const index group = p / packed.layout().group, column = packed.order() != nullptr ? packed.order()[p] : p;
+                if (column < 0) { continue; }
+                out(row, column) = static_cast<T>(dequantize<F>(reader.code(row, p), static_cast<float>(reader.scale(row, group)),
+                                                                static_cast<float>(reader.zero(row, group)), packed.matrix_scale()));
+            }
+        }
+    }
+}
+
 /// bytes = the blocks of a packed matrix as a GGUF file holds them; bytes has stored_bytes(rows, columns) of them.
 template <block_format F>
 void unpack(const packed_matrix<F>& packed, const view<std::byte, 1>& bytes)
@@ -129,7 +155,7 @@ void unpack(const packed_matrix<F>& packed, const view<std::byte, 1>& bytes)
     check_given(check, bytes, "bytes");
     check.equal(bytes.extent(0), gguf::stored_bytes<F>(packed.rows(), packed.columns()), "bytes' length", "what the matrix asks for");
     check.require(bytes.extent(0) < 2 || bytes.stride(0) == 1, "bytes have stride ", bytes.stride(0), ", but must have ", 1);
-    const unpacked_matrix<F> source(packed);
+    const detail::unpacked_blocks<F> source(packed);
     source.check_apart_from(check, reach(bytes), "bytes");
     stored_block<F> block;
     for (index row = 0; row < source.rows(); ++row) {

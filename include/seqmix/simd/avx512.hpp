@@ -244,7 +244,7 @@ struct backend<arch::avx512> : without_narrow_products<avx512_lanes::f32, avx512
     using byte_table = i32;
     static SEQMIX_INLINE byte_table table_of(const std::uint8_t* entries)
     {
-        return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)))};
+        return {_mm512_maskz_broadcast_i32x4(avx512_lanes::every, _mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)))};
     }
     static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
 };
