@@ -42,7 +42,10 @@ unsigned in_stream(const unsigned char* bytes, int bits, index at)
     }
     return number;
 }
-int two_s_complement(unsigned code, int bits) { return code >> (bits - 1) != 0 ? static_cast<int>(code) - (1 << bits) : static_cast<int>(code); }
+int two_s_complement(unsigned code, int bits)
+{
+    return code >> (bits - 1) != 0 ? static_cast<int>(code) - (1 << bits) : static_cast<int>(code);
+}
 
 /// A number with sign, exponent and mantissa bits, no infinities and no NaN.
 double small_float(unsigned code, int exponent_bits, int mantissa_bits)
@@ -68,18 +71,22 @@ Scale any_scale(random_source& random)
     if constexpr (sizeof(Scale) == 1) {
         return Scale::from_bits(static_cast<std::uint8_t>(random.integer(0, 255)));
     } else {
-        return static_cast<Scale>(static_cast<float>(std::ldexp(static_cast<double>(random.normal()), static_cast<int>(random.integer(-14, 14)))));
+        return static_cast<Scale>(
+            static_cast<float>(std::ldexp(static_cast<double>(random.normal()), static_cast<int>(random.integer(-14, 14)))));
     }
 }
 
-/// Random codes and scales of [rows, columns] that end where memory does; decoded weights against value(code), to be multiplied by scales.
+/// Random codes and scales of [rows, columns] that end where memory does; decoded weights against value(code), to be multiplied by
+/// scales.
 template <class F>
-void check_array(random_source& random, index rows, index columns, quant::scale_tile tile, int stored_bits, const std::function<double(unsigned)>& value,
-                 float matrix_scale = 1.0f)
+void check_array(random_source& random, index rows, index columns, quant::scale_tile tile, int stored_bits,
+                 const std::function<double(unsigned)>& value, float matrix_scale = 1.0f)
 {
-    INFO(F::name << " of " << F::bits << " bits in " << stored_bits << ", " << rows << " x " << columns << ", tiles of " << tile.rows << " x " << tile.columns);
+    INFO(F::name << " of " << F::bits << " bits in " << stored_bits << ", " << rows << " x " << columns << ", tiles of "
+                 << tile.rows << " x " << tile.columns);
     using scale_type = typename F::scale_type;
-    const index bytes = (columns * stored_bits + 7) / 8, tall = tile.rows > 0 ? tile.rows : rows, wide = tile.columns > 0 ? tile.columns : columns;
+    const index bytes = (columns * stored_bits + 7) / 8, tall = tile.rows > 0 ? tile.rows : rows,
+                wide = tile.columns > 0 ? tile.columns : columns;
     const index down = (rows + tall - 1) / tall, across = (columns + wide - 1) / wide;
     at_the_edge<unsigned char> codes(rows * bytes);
     for (index i = 0; i < rows * bytes; ++i) { codes[i] = static_cast<unsigned char>(random.integer(0, 255)); }
@@ -109,7 +116,8 @@ void check_array(random_source& random, index rows, index columns, quant::scale_
 template <class F>
 void check_tiles(random_source& random, const std::function<double(unsigned)>& value, float matrix_scale = 1.0f)
 {
-    for (const quant::scale_tile tile : {F::tile, quant::per_tensor, quant::per_channel, quant::per_group(16), quant::per_block(4, 8), quant::per_block(3, 0), quant::per_block(0, 5)}) {
+    for (const quant::scale_tile tile : {F::tile, quant::per_tensor, quant::per_channel, quant::per_group(16),
+                                         quant::per_block(4, 8), quant::per_block(3, 0), quant::per_block(0, 5)}) {
         check_array<F>(random, 7, 45, tile, F::bits, value, matrix_scale);
         check_array<F>(random, 4, 64, tile, 8, value, matrix_scale);
     }
@@ -139,7 +147,8 @@ std::vector<std::int32_t> in_words(const std::vector<int>& numbers, int bits)
 
 /// groups_of: the group of each column; given to the matrix where `shuffled`.
 template <int bits>
-void check_gptq(random_source& random, index rows, const std::vector<std::int32_t>& group_of, index groups, index group, bool shuffled, quant::gptq_zeros kind, bool with_zeros)
+void check_gptq(random_source& random, index rows, const std::vector<std::int32_t>& group_of, index groups, index group,
+                bool shuffled, quant::gptq_zeros kind, bool with_zeros)
 {
     INFO("gptq of " << bits << " bits, " << rows << " x " << group_of.size() << ", " << groups << " groups, shuffled " << shuffled);
     const auto columns = static_cast<index>(group_of.size());
@@ -151,7 +160,9 @@ void check_gptq(random_source& random, index rows, const std::vector<std::int32_
         auto& numbers = codes[static_cast<std::size_t>(row)];
         for (index i = 0; i < columns; ++i) { numbers.push_back(static_cast<int>(random.integer(0, most))); }
         const auto packed = in_words(numbers, bits);
-        for (index word = 0; word < words; ++word) { qweight[static_cast<std::size_t>(word * rows + row)] = packed[static_cast<std::size_t>(word)]; }
+        for (index word = 0; word < words; ++word) {
+            qweight[static_cast<std::size_t>(word * rows + row)] = packed[static_cast<std::size_t>(word)];
+        }
     }
     std::vector<std::vector<int>> zeros;
     std::vector<std::int32_t> qzeros;
@@ -182,7 +193,8 @@ void check_gptq(random_source& random, index rows, const std::vector<std::int32_
             const index g = group_of[static_cast<std::size_t>(column)];
             const int zero = with_zeros ? zeros[static_cast<std::size_t>(g)][static_cast<std::size_t>(row)] : 1 << (bits - 1);
             const int code = codes[static_cast<std::size_t>(row)][static_cast<std::size_t>(column)];
-            wrong += !same(out[row * columns + column], static_cast<float>(scales[static_cast<std::size_t>(g * rows + row)]) * static_cast<float>(code - zero));
+            wrong += !same(out[row * columns + column],
+                           static_cast<float>(scales[static_cast<std::size_t>(g * rows + row)]) * static_cast<float>(code - zero));
         }
     }
     CHECK(wrong == 0);
@@ -216,7 +228,9 @@ void check_gptq_of(random_source& random)
             check_gptq<bits>(random, 8, in_order(96, 40), 3, 40, false, kind, with_zeros); // the last group is shorter
             check_gptq<bits>(random, 5, in_order(64, 64), 1, 0, false, kind, with_zeros);
             auto shuffled = in_order(128, 32);
-            for (std::size_t i = 0; i < 128; ++i) { std::swap(shuffled[i], shuffled[static_cast<std::size_t>(random.integer(0, 127))]); }
+            for (std::size_t i = 0; i < 128; ++i) {
+                std::swap(shuffled[i], shuffled[static_cast<std::size_t>(random.integer(0, 127))]);
+            }
             check_gptq<bits>(random, 9, shuffled, 4, 32, true, kind, with_zeros);
         }
     }
@@ -250,7 +264,8 @@ TEST_CASE("quant: microscaling formats", "[quant]")
     check_tiles<quant::microscaling<sm::fp6_e3m2>>(random, [](unsigned c) { return small_float(c, 3, 2); });
     check_tiles<quant::microscaling<sm::fp8_e4m3>>(random, e4m3);
     check_tiles<quant::microscaling<sm::fp8_e5m2>>(random, e5m2);
-    check_tiles<quant::nvfp4>(random, [](unsigned c) { return small_float(c, 2, 1); }, 0.004f);
+    check_tiles<quant::nvfp4>(
+        random, [](unsigned c) { return small_float(c, 2, 1); }, 0.004f);
     for (unsigned code = 0; code < 256; ++code) {
         CHECK(same(static_cast<float>(sm::e8m0::from_bits(static_cast<std::uint8_t>(code))), static_cast<float>(power(code))));
     }
@@ -266,9 +281,12 @@ TEST_CASE("quant: zero points", "[quant]")
     const std::vector<float> scales = random.uniforms(static_cast<std::size_t>(rows * groups), -1.0f, 1.0f);
     std::vector<float> out(codes.size());
     const sm::view<float, 2> to(out.data(), {rows, columns});
-    const auto at = [&](const auto& numbers, index row, index column) { return numbers[static_cast<std::size_t>(row * groups + column / 16)]; };
+    const auto at = [&](const auto& numbers, index row, index column) {
+        return numbers[static_cast<std::size_t>(row * groups + column / 16)];
+    };
     quant::decode(quant::int8_zero_matrix<>({codes.data(), {rows, columns}}, {scales.data(), {rows, groups}},
-                                            {.tile = quant::per_group(16), .zeros = {zeros.data(), {rows, groups}}}), to);
+                                            {.tile = quant::per_group(16), .zeros = {zeros.data(), {rows, groups}}}),
+                  to);
     int wrong = 0;
     for (index row = 0; row < rows; ++row) {
         for (index column = 0; column < columns; ++column) {
@@ -288,7 +306,8 @@ TEST_CASE("quant: zero points", "[quant]")
         for (index row = 0; row < rows; ++row) {
             for (index column = 0; column < columns; ++column) {
                 const auto code = static_cast<int>(in_stream(nibbles.data() + row * columns / 2, 4, column));
-                wrong += !same(to(row, column), at(scales, row, column) * static_cast<float>(code - (given ? at(small, row, column) : 8)));
+                wrong += !same(to(row, column),
+                               at(scales, row, column) * static_cast<float>(code - (given ? at(small, row, column) : 8)));
             }
         }
     }
@@ -309,16 +328,20 @@ TEST_CASE("quant: AWQ's words", "[quant]")
     random_source random(5);
     static constexpr int place_of[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     const index columns = 40, rows = 24, group = 16, groups = 3;
-    std::vector<std::int32_t> qweight(static_cast<std::size_t>(columns * rows / 8)), qzeros(static_cast<std::size_t>(groups * rows / 8));
+    std::vector<std::int32_t> qweight(static_cast<std::size_t>(columns * rows / 8)),
+        qzeros(static_cast<std::size_t>(groups * rows / 8));
     for (auto& w : qweight) { w = static_cast<std::int32_t>(static_cast<std::uint32_t>(random.bits())); }
     for (auto& w : qzeros) { w = static_cast<std::int32_t>(static_cast<std::uint32_t>(random.bits())); }
     std::vector<sm::f16> scales;
     for (index i = 0; i < groups * rows; ++i) { scales.push_back(any_scale<sm::f16>(random)); }
-    const quant::awq_matrix<> matrix({qweight.data(), {columns, rows / 8}}, {qzeros.data(), {groups, rows / 8}}, {scales.data(), {groups, rows}}, group);
+    const quant::awq_matrix<> matrix({qweight.data(), {columns, rows / 8}}, {qzeros.data(), {groups, rows / 8}},
+                                     {scales.data(), {groups, rows}}, group);
     static_assert(quant::group_source<quant::awq_matrix<>>);
     std::vector<float> out(static_cast<std::size_t>(rows * columns));
     quant::decode(matrix, sm::view<float, 2>(out.data(), {rows, columns}));
-    const auto number = [](std::int32_t word, index row) { return static_cast<int>(static_cast<std::uint32_t>(word) >> 4 * place_of[row % 8] & 15u); };
+    const auto number = [](std::int32_t word, index row) {
+        return static_cast<int>(static_cast<std::uint32_t>(word) >> 4 * place_of[row % 8] & 15u);
+    };
     int wrong = 0;
     for (index row = 0; row < rows; ++row) {
         for (index column = 0; column < columns; ++column) {

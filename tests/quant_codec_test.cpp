@@ -38,7 +38,10 @@ constexpr int doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8,
 
 // Weight i of a block.
 float q4_0(const byte* b, int i) { return half_at(b) * static_cast<float>(nibble(b[2 + i % 16], i >= 16) - 8); }
-float q4_1(const byte* b, int i) { return product_and_sum(half_at(b), static_cast<float>(nibble(b[4 + i % 16], i >= 16)), half_at(b + 2)); }
+float q4_1(const byte* b, int i)
+{
+    return product_and_sum(half_at(b), static_cast<float>(nibble(b[4 + i % 16], i >= 16)), half_at(b + 2));
+}
 float q5_0(const byte* b, int i)
 {
     const int q = nibble(b[6 + i % 16], i >= 16) | (b[2 + i / 8] >> i % 8 & 1) << 4;
@@ -54,7 +57,8 @@ float q8_0(const byte* b, int i) { return half_at(b) * static_cast<float>(b[2 + 
 int two_bits(const byte* b, int i) { return b[i / 128 * 32 + i % 32] >> 2 * (i % 128 / 32) & 3; }
 float q2_k(const byte* b, int i)
 {
-    const float scale = half_at(b + 80) * static_cast<float>(b[i / 16] & 15), min = half_at(b + 82) * static_cast<float>(b[i / 16] >> 4);
+    const float scale = half_at(b + 80) * static_cast<float>(b[i / 16] & 15),
+                min = half_at(b + 82) * static_cast<float>(b[i / 16] >> 4);
     return product_and_sum(scale, static_cast<float>(two_bits(b + 16, i)), -min);
 }
 float q3_k(const byte* b, int i)
@@ -76,7 +80,10 @@ float q45_k(const byte* b, int i, int q)
     return product_and_sum(scale, static_cast<float>(q), -min);
 }
 float q4_k(const byte* b, int i) { return q45_k(b, i, nibble(b[16 + i / 64 * 32 + i % 32], i % 64 >= 32)); }
-float q5_k(const byte* b, int i) { return q45_k(b, i, nibble(b[48 + i / 64 * 32 + i % 32], i % 64 >= 32) | (b[16 + i % 32] >> i / 32 & 1) << 4); }
+float q5_k(const byte* b, int i)
+{
+    return q45_k(b, i, nibble(b[48 + i / 64 * 32 + i % 32], i % 64 >= 32) | (b[16 + i % 32] >> i / 32 & 1) << 4);
+}
 float q6_k(const byte* b, int i)
 {
     const int q = nibble(b[i / 128 * 64 + i % 64], i % 128 >= 64) | two_bits(b + 128, i) << 4, s = b[192 + i / 16];
@@ -101,7 +108,8 @@ float nvfp4(const byte* b, int i)
 {
     const int s = b[i / 16], exponent = s >> 3 & 15, mantissa = s & 7;
     const double number = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
-    return static_cast<float>(s == 0x7f ? 0.0 : number * 0.5) * static_cast<float>(doubled[nibble(b[4 + i / 16 * 8 + i % 8], i % 16 >= 8)]);
+    return static_cast<float>(s == 0x7f ? 0.0 : number * 0.5) *
+           static_cast<float>(doubled[nibble(b[4 + i / 16 * 8 + i % 8], i % 16 >= 8)]);
 }
 
 /// A format by numbers and functions.
@@ -120,7 +128,10 @@ format_case case_of(float (*want)(const byte*, int), index bytes, bool every_byt
 {
     static_assert(sm::quant::block_format<F>);
     CHECK(F::block_bytes == bytes);
-    return {F::name, F::block, bytes, want,
+    return {F::name,
+            F::block,
+            bytes,
+            want,
             [](const byte* b, index rows, index columns, const sm::view<float, 2>& out) {
                 sm::quant::decode(gguf::matrix<F>(b, rows * columns / F::block * F::block_bytes, rows, columns), out);
             },
@@ -130,17 +141,20 @@ format_case case_of(float (*want)(const byte*, int), index bytes, bool every_byt
                 F::write(block, reinterpret_cast<std::byte*>(to));
             },
             [](const byte* b, index rows, index columns, index row, index column) {
-                return sm::quant::weight(gguf::matrix<F>(b, rows * columns / F::block * F::block_bytes, rows, columns), row, column);
+                return sm::quant::weight(gguf::matrix<F>(b, rows * columns / F::block * F::block_bytes, rows, columns), row,
+                                         column);
             },
             every_byte};
 }
 
 std::vector<format_case> all_formats()
 {
-    return {case_of<gguf::q4_0>(q4_0, 18),    case_of<gguf::q4_1>(q4_1, 20),     case_of<gguf::q5_0>(q5_0, 22),    case_of<gguf::q5_1>(q5_1, 24),
-            case_of<gguf::q8_0>(q8_0, 34),    case_of<gguf::q2_k>(q2_k, 84),     case_of<gguf::q3_k>(q3_k, 110),   case_of<gguf::q4_k>(q4_k, 144),
-            case_of<gguf::q5_k>(q5_k, 176),   case_of<gguf::q6_k>(q6_k, 210),    case_of<gguf::iq4_nl>(iq4_nl, 18), case_of<gguf::iq4_xs>(iq4_xs, 136),
-            case_of<gguf::tq1_0>(tq1_0, 54, false), case_of<gguf::tq2_0>(tq2_0, 66), case_of<gguf::mxfp4>(mxfp4, 17),  case_of<gguf::nvfp4>(nvfp4, 36)};
+    return {case_of<gguf::q4_0>(q4_0, 18),          case_of<gguf::q4_1>(q4_1, 20),     case_of<gguf::q5_0>(q5_0, 22),
+            case_of<gguf::q5_1>(q5_1, 24),          case_of<gguf::q8_0>(q8_0, 34),     case_of<gguf::q2_k>(q2_k, 84),
+            case_of<gguf::q3_k>(q3_k, 110),         case_of<gguf::q4_k>(q4_k, 144),    case_of<gguf::q5_k>(q5_k, 176),
+            case_of<gguf::q6_k>(q6_k, 210),         case_of<gguf::iq4_nl>(iq4_nl, 18), case_of<gguf::iq4_xs>(iq4_xs, 136),
+            case_of<gguf::tq1_0>(tq1_0, 54, false), case_of<gguf::tq2_0>(tq2_0, 66),   case_of<gguf::mxfp4>(mxfp4, 17),
+            case_of<gguf::nvfp4>(nvfp4, 36)};
 }
 
 /// Bits alike; a NaN is any NaN.
@@ -166,7 +180,8 @@ TEST_CASE("quant: any bytes of a GGUF matrix decode as published, and none beyon
             f.decode(bytes.data(), rows, columns, out);
             for (index row = 0; row < rows; ++row) {
                 for (index column = 0; column < columns; ++column) {
-                    const float want = f.want(bytes.data() + (row * blocks + column / f.block) * f.bytes, static_cast<int>(column % f.block));
+                    const float want =
+                        f.want(bytes.data() + (row * blocks + column / f.block) * f.bytes, static_cast<int>(column % f.block));
                     wrong += !same(out(row, column), want);
                     special += !std::isfinite(want);
                 }
@@ -185,7 +200,9 @@ TEST_CASE("quant: scales that are zero, subnormal, infinite or NaN decode to wha
     for (const format_case& f : all_formats()) {
         INFO(f.name);
         for (const unsigned scale : {0x0000u, 0x8000u, 0x0001u, 0x83ffu, 0x7bffu, 0x7c00u, 0xfc00u, 0x7e00u}) {
-            for (index i = 0; i < f.bytes; i += 2) { block[i] = static_cast<byte>(scale), block[i + 1] = static_cast<byte>(scale >> 8); }
+            for (index i = 0; i < f.bytes; i += 2) {
+                block[i] = static_cast<byte>(scale), block[i + 1] = static_cast<byte>(scale >> 8);
+            }
             std::vector<float> got(static_cast<std::size_t>(f.block));
             f.decode(block, 1, f.block, sm::view<float, 2>(got.data(), {index{1}, f.block}));
             int wrong = 0;
@@ -246,8 +263,9 @@ TEST_CASE("quant: the reference is the product, with bias, activation and residu
     const sm::view<const float, 2> rows_of_x(x, {2, 3}), weights(w, {2, 3});
     sm::quant::reference::matmul(rows_of_x, weights, sm::view<const float, 1>(bias, {2}), to);
     CHECK(std::vector<double>(out, out + 4) == std::vector<double>{8, -88, 7, -98});
-    sm::quant::reference::matmul(rows_of_x, weights, sm::view<const float, 1>(bias, {2}), sm::view<const float, 2>(residual, {2, 2}),
-                                 [](double y) { return y < 0.0 ? 0.0 : y; }, to, sizes);
+    sm::quant::reference::matmul(
+        rows_of_x, weights, sm::view<const float, 1>(bias, {2}), sm::view<const float, 2>(residual, {2, 2}),
+        [](double y) { return y < 0.0 ? 0.0 : y; }, to, sizes);
     CHECK(std::vector<double>(out, out + 4) == std::vector<double>{8.5, 1, 9, 4});
     CHECK(std::vector<double>(size, size + 4) == std::vector<double>{14, 112, 13, 106});
 }

@@ -26,7 +26,7 @@ inline f16 stored_scale(double largest, f16 type, float extreme)
 
 /// One scale (and min) a group.
 template <block_format F>
-void choose_scales(const extent_of_group* groups, const code_table<F>& table, stored_block<F>& out)
+void choose_scales(const extent_of_group* groups, const code_table& table, stored_block<F>& out)
 {
     for (index g = 0; g < stored_block<F>::groups; ++g) {
         if constexpr (F::form == affine::scale_and_min) {
@@ -41,8 +41,7 @@ void choose_scales(const extent_of_group* groups, const code_table<F>& table, st
 
 /// The largest scale of a group gets the largest small integer, and likewise the largest min.
 template <block_format F>
-    requires F::two_levels
-void choose_scales(const extent_of_group* groups, const code_table<F>& table, stored_block<F>& out)
+requires F::two_levels void choose_scales(const extent_of_group* groups, const code_table& table, stored_block<F>& out)
 {
     constexpr index count = stored_block<F>::groups;
     double scales[count], mins[count], largest_scale = 0.0, largest_min = 0.0;
@@ -77,18 +76,20 @@ inline void check_finite(const checker& check, const view<const float, 2>& weigh
 {
     for (index row = 0; row < weights.extent(0); ++row) {
         for (index column = 0; column < weights.extent(1); ++column) {
-            check.require(std::isfinite(weights(row, column)), "weights has ", static_cast<double>(weights(row, column)), " at row ", row, ", column ", column);
+            check.require(std::isfinite(weights(row, column)), "weights has ", static_cast<double>(weights(row, column)),
+                          " at row ", row, ", column ", column);
         }
     }
 }
 
 } // namespace detail
 
-/// Writes weights [rows, columns] as blocks of a GGUF format, by rounding to the nearest; no calibration, no search for better scales.
-/// Scales come from the largest magnitude (with its sign where codes reach further below zero than above), or from least and largest
-/// number in formats with a min, are rounded to how they are stored, and every code is then the nearest under the scale that is stored:
-/// within the reach of codes an error is at most half a step of the stored scale. For bytes of `stored_bytes<F>(rows, columns)`.
-/// Refuses another number of bytes, columns that the block does not divide, and weights that are not finite.
+/// Writes weights [rows, columns] as blocks of a GGUF format, by rounding to the nearest; no calibration, no search for better
+/// scales. Scales come from the largest magnitude (with its sign where codes reach further below zero than above), or from least
+/// and largest number in formats with a min, are rounded to how they are stored, and every code is then the nearest under the scale
+/// that is stored: within the reach of codes an error is at most half a step of the stored scale. For bytes of
+/// `stored_bytes<F>(rows, columns)`. Refuses another number of bytes, columns that the block does not divide, and weights that are
+/// not finite.
 template <block_format F>
 void encode(const view<const float, 2>& weights, void* bytes, index byte_count)
 {
@@ -101,7 +102,7 @@ void encode(const view<const float, 2>& weights, void* bytes, index byte_count)
     check_apart(check, reach(view<std::byte, 1>(to, {byte_count})), "bytes", weights, "weights");
     detail::check_finite(check, weights);
 
-    const detail::code_table<F> table;
+    const detail::code_table table(F::value, F::bits);
     for (index row = 0; row < weights.extent(0); ++row) {
         for (index from = 0; from < weights.extent(1); from += F::block, to += F::block_bytes) {
             stored_block<F> block;
@@ -109,7 +110,8 @@ void encode(const view<const float, 2>& weights, void* bytes, index byte_count)
             for (index i = 0; i < F::block; ++i) { groups[i / F::group].see(weights(row, from + i)); }
             detail::choose_scales<F>(groups, table, block);
             for (index i = 0; i < F::block; ++i) {
-                const auto scale = static_cast<double>(group_scale(block, i / F::group)), min = static_cast<double>(group_min(block, i / F::group));
+                const auto scale = static_cast<double>(group_scale(block, i / F::group)),
+                           min = static_cast<double>(group_min(block, i / F::group));
                 block.codes[i] = table.nearest((static_cast<double>(weights(row, from + i)) + min) / scale);
             }
             F::write(block, to);

@@ -12,13 +12,12 @@ SEQMIX_NAMESPACE_BEGIN
 namespace quant::detail {
 
 /// The codes of a format in the order of their values: finite ones, each once.
-template <format F>
 class code_table {
 public:
-    code_table()
+    code_table(float (*value_of)(std::uint8_t), int bits)
     {
-        for (unsigned code = 0; code < 1u << F::bits; ++code) {
-            const float value = F::value(static_cast<std::uint8_t>(code));
+        for (unsigned code = 0; code < 1u << bits; ++code) {
+            const float value = value_of(static_cast<std::uint8_t>(code));
             if (!std::isfinite(value)) { continue; }
             const entry* const same = std::find_if(table_, table_ + size_, [&](const entry& e) { return e.value == value; });
             if (same == table_ + size_) { table_[size_++] = {value, static_cast<std::uint8_t>(code)}; } // of 0 and -0 the first
@@ -33,7 +32,8 @@ public:
     std::uint8_t nearest(double x) const
     {
         if (std::isnan(x)) { x = 0.0; }
-        const entry* const above = std::lower_bound(table_, table_ + size_, x, [](const entry& e, double y) { return static_cast<double>(e.value) < y; });
+        const entry* const above =
+            std::lower_bound(table_, table_ + size_, x, [](const entry& e, double y) { return static_cast<double>(e.value) < y; });
         if (above == table_) { return table_[0].code; }
         if (above == table_ + size_) { return table_[size_ - 1].code; }
         const entry* const below = above - 1;
@@ -68,7 +68,8 @@ struct extent_of_group {
     void see_zero() { see(0.0f); }
 };
 
-/// The scale that takes the largest magnitude to `extreme`, which is where a format reaches furthest: with its sign if that is negative.
+/// The scale that takes the largest magnitude to `extreme`, which is where a format reaches furthest: with its sign if that is
+/// negative.
 inline double symmetric_scale(const extent_of_group& group, float extreme)
 {
     return (extreme < 0.0f ? group.largest : std::fabs(group.largest)) / static_cast<double>(extreme);
@@ -80,8 +81,8 @@ inline bf16 stored_scale(double ideal, bf16) { return bf16(static_cast<float>(st
 inline float stored_scale(double ideal, float) { return static_cast<float>(std::clamp(ideal, -0x1.fffffep127, 0x1.fffffep127)); }
 inline fp8_e4m3 stored_scale(double ideal, fp8_e4m3) { return fp8_e4m3(static_cast<float>(ideal)); }
 
-/// Of powers of two, that of OCP Microscaling, section 6.3: 2^⌊log2 largest⌋ / 2^⌊log2 extreme⌋, so that the largest number may saturate.
-/// The result is the exponent field of E8M0, at most that of 2^127.
+/// Of powers of two, that of OCP Microscaling, section 6.3: 2^⌊log2 largest⌋ / 2^⌊log2 extreme⌋, so that the largest number may
+/// saturate. The result is the exponent field of E8M0, at most that of 2^127.
 inline std::uint8_t power_of_two_scale(double largest, float extreme)
 {
     if (largest == 0.0) { return 0; }
