@@ -97,7 +97,7 @@ void encode(const view<const float, 2>& weights, const view<typename F::code_typ
                 scales(down, across) = detail::stored_scale((tile.most - tile.least) / steps, typename F::scale_type());
                 const auto step = static_cast<double>(static_cast<float>(scales(down, across)));
                 zero = static_cast<double>(table.least()) + (step > 0.0 ? std::nearbyint(-tile.least / step) : 0.0);
-                zero = std::clamp(zero, static_cast<double>(F::least_zero), static_cast<double>(F::most_zero));
+                zero = detail::within(F::least_zero, zero, F::most_zero);
                 options.zeros(down, across) = static_cast<typename F::zero_type>(zero);
             } else {
                 scales(down, across) =

@@ -55,15 +55,15 @@ requires F::two_levels void choose_scales(const extent_of_group* groups, const c
             scales[g] = symmetric_scale(group, F::extreme);
             mins[g] = 0.0;
         }
-        largest_scale = std::max(largest_scale, std::fabs(scales[g]));
-        largest_min = std::max(largest_min, mins[g]);
+        largest_scale = most_of(largest_scale, std::fabs(scales[g]));
+        largest_min = most_of(largest_min, mins[g]);
     }
     constexpr double most = F::most_sub_scale;
     out.scale = stored_scale(largest_scale / most, f16());
     out.min = stored_scale(largest_min / most, f16());
     const auto multiple = [&](double of, f16 unit) {
         const auto one = static_cast<double>(static_cast<float>(unit));
-        return one > 0.0 ? std::clamp(std::nearbyint(of / one), -most, most) : 0.0;
+        return one > 0.0 ? within(-most, std::nearbyint(of / one), most) : 0.0;
     };
     for (index g = 0; g < count; ++g) {
         out.sub_scales[g] = static_cast<std::int8_t>(multiple(scales[g], out.scale));

@@ -11,6 +11,11 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace quant::detail {
 
+// Ours, as smaller and larger in core/types.hpp.
+inline double least_of(double a, double b) { return b < a ? b : a; }
+inline double most_of(double a, double b) { return a < b ? b : a; }
+inline double within(double low, double x, double high) { return most_of(low, least_of(x, high)); }
+
 /// The codes of a format in the order of their values: finite ones, each once.
 class code_table {
 public:
@@ -59,8 +64,8 @@ struct extent_of_group {
     void see(float weight)
     {
         const auto x = static_cast<double>(weight);
-        least = any ? std::min(least, x) : x;
-        most = any ? std::max(most, x) : x;
+        least = any ? least_of(least, x) : x;
+        most = any ? most_of(most, x) : x;
         if (std::fabs(x) > std::fabs(largest)) { largest = x; }
         any = true;
     }
@@ -76,9 +81,9 @@ inline double symmetric_scale(const extent_of_group& group, float extreme)
 }
 
 /// The scale nearest to `ideal` that can be stored; too large ones become the largest.
-inline f16 stored_scale(double ideal, f16) { return f16(static_cast<float>(std::clamp(ideal, -65504.0, 65504.0))); }
-inline bf16 stored_scale(double ideal, bf16) { return bf16(static_cast<float>(std::clamp(ideal, -0x1.fep127, 0x1.fep127))); }
-inline float stored_scale(double ideal, float) { return static_cast<float>(std::clamp(ideal, -0x1.fffffep127, 0x1.fffffep127)); }
+inline f16 stored_scale(double ideal, f16) { return f16(static_cast<float>(within(-65504.0, ideal, 65504.0))); }
+inline bf16 stored_scale(double ideal, bf16) { return bf16(static_cast<float>(within(-0x1.fep127, ideal, 0x1.fep127))); }
+inline float stored_scale(double ideal, float) { return static_cast<float>(within(-0x1.fffffep127, ideal, 0x1.fffffep127)); }
 inline fp8_e4m3 stored_scale(double ideal, fp8_e4m3) { return fp8_e4m3(static_cast<float>(ideal)); }
 
 /// Of powers of two, that of OCP Microscaling, section 6.3: 2^⌊log2 largest⌋ / 2^⌊log2 extreme⌋, so that the largest number may
@@ -87,7 +92,7 @@ inline std::uint8_t power_of_two_scale(double largest, float extreme)
 {
     if (largest == 0.0) { return 0; }
     const int exponent = std::ilogb(largest) - std::ilogb(extreme) + 127;
-    return static_cast<std::uint8_t>(std::clamp(exponent, 0, 254));
+    return static_cast<std::uint8_t>(exponent < 0 ? 0 : exponent > 254 ? 254 : exponent);
 }
 
 } // namespace quant::detail
