@@ -23,8 +23,8 @@ constexpr scale_tile per_block(index rows, index columns) { return {rows, column
 template <format F>
 struct array_options {
     scale_tile tile = F::tile;
-    view<const typename F::zero_type, 2>
-        zeros{};               ///< one a scale; of formats with zero points. Not given: 2^(bits-1) of unsigned codes, else 0
+    /// One a scale, of formats with zero points. Not given: 2^(bits-1) of unsigned codes, else 0.
+    view<const typename F::zero_type, 2> zeros{};
     float matrix_scale = 1.0f; ///< of formats that have one
     index columns = -1;        ///< unless given, as many as the codes' bytes hold
     int stored_bits = F::bits; ///< of a code: F::bits, in a stream with the lowest bits first, or 8, one in a byte's lower bits
