@@ -26,6 +26,9 @@ using seqmix::bf16;
 using seqmix::broadcast_view;
 using seqmix::e8m0;
 using seqmix::f16;
+using seqmix::fp4_e2m1;
+using seqmix::fp6_e2m3;
+using seqmix::fp6_e3m2;
 using seqmix::fp8_e4m3;
 using seqmix::fp8_e5m2;
 using seqmix::overflow;
@@ -187,6 +190,27 @@ TEST_CASE("FP8 converts by its definition, and overflows as asked", "[core]")
     CHECK(lost_nans<fp8_e4m3>(0x7f, 0x7f, 0x80) == 0);
     CHECK(lost_nans<fp8_e5m2>(0x7d, 0x7f, 0x80) == 0);
     CHECK(static_cast<float>(fp8_e5m2::from_bits(0x7c)) == HUGE_VALF);
+}
+
+TEST_CASE("numbers below 8 bits convert by their definition, and saturate", "[core]")
+{
+    const format e2m1{2, 1, 8}, e2m3{2, 3, 32}, e3m2{3, 2, 32};
+    CHECK(e2m1.value(7) == 6.0);
+    CHECK(e2m3.value(31) == 7.5);
+    CHECK(e3m2.value(31) == 28.0);
+    CHECK(wrong_values<fp4_e2m1>(e2m1, 8) == 0);
+    CHECK(wrong_values<fp6_e2m3>(e2m3, 32) == 0);
+    CHECK(wrong_values<fp6_e3m2>(e3m2, 32) == 0);
+    CHECK(wrong_codes(e2m1, 8, 7, [](float x) { return unsigned{fp4_e2m1(x).bits}; }) == 0);
+    CHECK(wrong_codes(e2m3, 32, 31, [](float x) { return unsigned{fp6_e2m3(x).bits}; }) == 0);
+    CHECK(wrong_codes(e3m2, 32, 31, [](float x) { return unsigned{fp6_e3m2(x).bits}; }) == 0);
+    for (const float nan : {std::nanf(""), -std::nanf("")}) {
+        CHECK(fp4_e2m1(nan).bits == 7);
+        CHECK(fp6_e3m2(nan).bits == 31);
+    }
+    // Bits beyond the format's are not looked at.
+    CHECK(static_cast<float>(fp6_e2m3::from_bits(0xdf)) == 7.5f);
+    static_assert(fp4_e2m1(0.75f).bits == 2 && static_cast<float>(fp4_e2m1::from_bits(9)) == -0.5f);
 }
 
 TEST_CASE("e8m0 holds powers of two, the nearest to what is stored", "[core]")

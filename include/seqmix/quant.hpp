@@ -4,6 +4,8 @@
 #include <seqmix/quant/awq.hpp>
 #include <seqmix/quant/block_float.hpp>
 #include <seqmix/quant/decode.hpp>
+#include <seqmix/quant/encode_arrays.hpp>
+#include <seqmix/quant/encode_blocks.hpp>
 #include <seqmix/quant/float8.hpp>
 #include <seqmix/quant/gguf.hpp>
 #include <seqmix/quant/gptq.hpp>

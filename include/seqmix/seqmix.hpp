@@ -5,6 +5,7 @@
 #include <seqmix/attention.hpp>
 #include <seqmix/conv.hpp>
 #include <seqmix/linear.hpp>
+#include <seqmix/quant.hpp>
 #include <seqmix/simd/build_info.hpp>
 #include <seqmix/simd/denormals.hpp>
 #include <seqmix/ssm.hpp>

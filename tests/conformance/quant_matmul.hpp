@@ -51,11 +51,14 @@ template <class Arch, class Source>
 void run_matmul(const case_reader& c, judge& verdicts, const Source& source)
 {
     const index rows = source.rows(), columns = source.columns();
-    if (rows != c.whole("n", rows) || columns != c.whole("k", columns)) { throw std::runtime_error("the weights have another shape than n and k say"); }
+    if (rows != c.whole("n", rows) || columns != c.whole("k", columns)) {
+        throw std::runtime_error("the weights have another shape than n and k say");
+    }
     std::vector<float> weights(static_cast<std::size_t>(rows * columns), std::nanf(""));
     const view<float, 2> weight(weights.data(), {rows, columns});
     quant::decode(source, weight);
-    verdicts.compare_bits("weight", view<const float, 1>(weights.data(), {rows * columns}), {rows, columns}, c.get("expect.weight"));
+    verdicts.compare_bits("weight", view<const float, 1>(weights.data(), {rows * columns}), {rows, columns},
+                          c.get("expect.weight"));
 
     const array<float> x_numbers = read<float>(c.get("x"));
     const view<const float, 2> x = x_numbers.template as<2>("x");
@@ -68,7 +71,8 @@ void run_matmul(const case_reader& c, judge& verdicts, const Source& source)
 
 /// Codes and scales in arrays of their own. Scales of floating point are widened, which is exact.
 template <class Arch, class Format>
-void run_arrays(const case_reader& c, judge& verdicts, std::string_view code_dtypes, std::string_view scale_dtypes, quant::array_options<Format> options = {})
+void run_arrays(const case_reader& c, judge& verdicts, std::string_view code_dtypes, std::string_view scale_dtypes,
+                quant::array_options<Format> options = {})
 {
     using code_type = typename Format::code_type;
     using scale_type = typename Format::scale_type;
@@ -100,8 +104,9 @@ void run_gptq(const case_reader& c, judge& verdicts, quant::gptq_zeros zeros)
     quant::gptq_options options{.group = c.whole("group", 0), .zeros = zeros};
     array<std::int32_t> g_idx;
     if (c.find("g_idx") != nullptr) { options.g_idx = (g_idx = stored<std::int32_t>(c, "g_idx", "I32")).template as<1>("g_idx"); }
-    run_matmul<Arch>(c, verdicts, quant::gptq_matrix<4, float>(qweight.template as<2>("qweight"), qzeros.template as<2>("qzeros"),
-                                                               scales.template as<2>("scales"), options));
+    run_matmul<Arch>(c, verdicts,
+                     quant::gptq_matrix<4, float>(qweight.template as<2>("qweight"), qzeros.template as<2>("qzeros"),
+                                                  scales.template as<2>("scales"), options));
 }
 
 template <class Arch>
@@ -109,8 +114,9 @@ void run_awq(const case_reader& c, judge& verdicts)
 {
     const auto qweight = stored<std::int32_t>(c, "qweight", "I32"), qzeros = stored<std::int32_t>(c, "qzeros", "I32");
     const array<float> scales = read<float>(c.get("scales"));
-    run_matmul<Arch>(c, verdicts, quant::awq_matrix<float>(qweight.template as<2>("qweight"), qzeros.template as<2>("qzeros"),
-                                                           scales.template as<2>("scales"), c.whole("group", 0)));
+    run_matmul<Arch>(c, verdicts,
+                     quant::awq_matrix<float>(qweight.template as<2>("qweight"), qzeros.template as<2>("qzeros"),
+                                              scales.template as<2>("scales"), c.whole("group", 0)));
 }
 
 template <class Arch, class Format>
@@ -155,8 +161,9 @@ void run_quant_matmul(const case_reader& c, judge& verdicts)
     if (format == "nvfp4") { return detail::run_arrays<Arch, quant::nvfp4>(c, verdicts, "U8", "F8_E4M3 U8"); }
     if (format == "ternary") { return detail::run_arrays<Arch, ternary<float>>(c, verdicts, "U8", ""); }
     if (format.substr(0, gguf_prefix.size()) == gguf_prefix &&
-        detail::run_gguf<Arch, gguf::q4_0, gguf::q4_1, gguf::q5_0, gguf::q5_1, gguf::q8_0, gguf::q2_k, gguf::q3_k, gguf::q4_k, gguf::q5_k, gguf::q6_k,
-                         gguf::iq4_nl, gguf::iq4_xs, gguf::tq1_0, gguf::tq2_0, gguf::mxfp4, gguf::nvfp4>(format.substr(gguf_prefix.size()), c, verdicts)) {
+        detail::run_gguf<Arch, gguf::q4_0, gguf::q4_1, gguf::q5_0, gguf::q5_1, gguf::q8_0, gguf::q2_k, gguf::q3_k, gguf::q4_k,
+                         gguf::q5_k, gguf::q6_k, gguf::iq4_nl, gguf::iq4_xs, gguf::tq1_0, gguf::tq2_0, gguf::mxfp4, gguf::nvfp4>(
+            format.substr(gguf_prefix.size()), c, verdicts)) {
         return;
     }
     throw unsupported("format '" + std::string(format) + "'");

@@ -23,10 +23,11 @@ constexpr scale_tile per_block(index rows, index columns) { return {rows, column
 template <format F>
 struct array_options {
     scale_tile tile = F::tile;
-    view<const typename F::zero_type, 2> zeros{}; ///< one a scale; of formats with zero points. Not given: 2^(bits-1) of unsigned codes, else 0
-    float matrix_scale = 1.0f;                    ///< of formats that have one
-    index columns = -1;                           ///< unless given, as many as the codes' bytes hold
-    int stored_bits = F::bits;                    ///< of a code: F::bits, in a stream with the lowest bits first, or 8, one in a byte's lower bits
+    /// One a scale, of formats with zero points. Not given: 2^(bits-1) of unsigned codes, else 0.
+    view<const typename F::zero_type, 2> zeros{};
+    float matrix_scale = 1.0f; ///< of formats that have one
+    index columns = -1;        ///< unless given, as many as the codes' bytes hold
+    int stored_bits = F::bits; ///< of a code: F::bits, in a stream with the lowest bits first, or 8, one in a byte's lower bits
 };
 
 namespace detail {
@@ -56,7 +57,8 @@ struct array_shape {
     }
     named_shape scale_shape() const
     {
-        const index down = tile.rows > 0 ? ceiling(rows, tile.rows) : 1, across = tile.columns > 0 ? ceiling(columns, tile.columns) : 1;
+        const index down = tile.rows > 0 ? ceiling(rows, tile.rows) : 1,
+                    across = tile.columns > 0 ? ceiling(columns, tile.columns) : 1;
         return named_extent{"tiles of rows", down, "the number that rows and tile ask for"} +
                named_extent{"tiles of columns", across, "the number that columns and tile ask for"};
     }
@@ -73,15 +75,18 @@ public:
     using code_type = typename F::code_type; ///< of one byte
     using scale_type = typename F::scale_type;
 
-    array_matrix(const view<const code_type, 2>& codes, const view<const scale_type, 2>& scales, const array_options<F>& options = {})
+    array_matrix(const view<const code_type, 2>& codes, const view<const scale_type, 2>& scales,
+                 const array_options<F>& options = {})
         : codes_(codes), scales_(scales), zeros_(options.zeros), matrix_scale_(options.matrix_scale)
     {
         static_assert(sizeof(code_type) == 1);
         const checker check("quant::array_matrix");
         shape_.tile = options.tile, shape_.stored_bits = options.stored_bits;
         shape_.check(check, named_operand("codes", codes), named_operand("scales", scales), F::bits, options.columns);
-        check.require(codes.extent(1) < 2 || codes.stride(1) == 1, "codes' bytes of a row have stride ", codes.stride(1), ", but must have ", 1);
-        check.require(F::matrix_scale || matrix_scale_ == 1.0f, "matrix_scale is ", static_cast<double>(matrix_scale_), ", but the format has none");
+        check.require(codes.extent(1) < 2 || codes.stride(1) == 1, "codes' bytes of a row have stride ", codes.stride(1),
+                      ", but must have ", 1);
+        check.require(F::matrix_scale || matrix_scale_ == 1.0f, "matrix_scale is ", static_cast<double>(matrix_scale_),
+                      ", but the format has none");
         if (zeros_) { check_zeros(check); }
     }
 
@@ -129,7 +134,8 @@ private:
         for (index i = 0; i < zeros_.extent(0); ++i) {
             for (index j = 0; j < zeros_.extent(1); ++j) {
                 const int zero = static_cast<int>(zeros_(i, j));
-                check.require(zero >= F::least_zero && zero <= F::most_zero, "zeros has a ", zero, ", which is outside ", F::least_zero, " to ", F::most_zero);
+                check.require(zero >= F::least_zero && zero <= F::most_zero, "zeros has a ", zero, ", which is outside ",
+                              F::least_zero, " to ", F::most_zero);
             }
         }
     }

@@ -10,14 +10,15 @@ namespace quant {
 
 /// A view of a matrix [rows, columns] (outputs, inputs): w = scale · (q - zero), 4 bits.
 /// qweight [columns, rows / 8]: nibbles 0 to 7 of a word, lowest bits first, belong to outputs 0, 2, 4, 6, 1, 3, 5, 7 of eight.
-/// qzeros [groups, rows / 8] likewise; scales [groups, rows]; `group` inputs share a scale (0: all). Any strides. Refuses shapes that
-/// do not fit.
+/// qzeros [groups, rows / 8] likewise; scales [groups, rows]; `group` inputs share a scale (0: all). Any strides. Refuses shapes
+/// that do not fit.
 template <class Scale = f16>
 class awq_matrix {
 public:
     using format = unsigned_integer<4, Scale>;
 
-    awq_matrix(const view<const std::int32_t, 2>& qweight, const view<const std::int32_t, 2>& qzeros, const view<const Scale, 2>& scales, index group)
+    awq_matrix(const view<const std::int32_t, 2>& qweight, const view<const std::int32_t, 2>& qzeros,
+               const view<const Scale, 2>& scales, index group)
         : qweight_(qweight), qzeros_(qzeros), scales_(scales)
     {
         const checker check("quant::awq_matrix");
@@ -25,7 +26,8 @@ public:
         check_given(check, qzeros, "qzeros");
         check_given(check, scales, "scales");
         columns_ = qweight.extent(0);
-        check.require(qweight.extent(1) <= std::numeric_limits<index>::max() / 8, "qweight has too many words: ", qweight.extent(1));
+        check.require(qweight.extent(1) <= std::numeric_limits<index>::max() / 8,
+                      "qweight has too many words: ", qweight.extent(1));
         rows_ = 8 * qweight.extent(1);
         check.require(group >= 0, "group is negative: ", group);
         group_ = group > 0 ? group : larger(columns_, 1);
@@ -42,7 +44,10 @@ public:
     index first(index group) const { return smaller(group * group_, columns_); }
     const std::int32_t* order() const { return nullptr; }
     float matrix_scale() const { return 1.0f; }
-    group_parameters<format> parameters(index row, index group) const { return {scales_(group, row), nibble(qzeros_(group, row / 8), row)}; }
+    group_parameters<format> parameters(index row, index group) const
+    {
+        return {scales_(group, row), nibble(qzeros_(group, row / 8), row)};
+    }
 
     void codes(index row, index position, index count, std::uint8_t* to) const
     {

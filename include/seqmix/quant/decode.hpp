@@ -21,7 +21,8 @@ void decode_row(const S& source, index row, const Take& take)
         source.read(row, block, unpacked);
         for (index i = 0; i < format::block; ++i) {
             const index group = i / format::group;
-            take(block * format::block + i, dequantize<format>(unpacked.codes[i], group_scale(unpacked, group), group_min(unpacked, group)));
+            take(block * format::block + i,
+                 dequantize<format>(unpacked.codes[i], group_scale(unpacked, group), group_min(unpacked, group)));
         }
     }
 }
@@ -51,8 +52,9 @@ void decode_row(const S& source, index row, const Take& take)
 
 } // namespace detail
 
-/// out [rows, columns] = the numbers that are stored, as the format's published decoder has them, bit for bit; bf16 and f16 are rounded
-/// once more. Any strides; one thread; allocates nothing. Refuses another shape, null, and memory that overlaps what is stored.
+/// out [rows, columns] = the numbers that are stored, as the format's published decoder has them, bit for bit; bf16 and f16 are
+/// rounded once more. Any strides; one thread; allocates nothing. Refuses another shape, null, and memory that overlaps what is
+/// stored.
 template <source S, storage T>
 void decode(const S& source, const view<T, 2>& out)
 {

@@ -12,8 +12,8 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
 
-/// Fields of `bits` bits in runs of `width` bytes: field f of byte b of a run belongs to number f · width + b. (Width 1 is a stream of
-/// numbers, lowest bits first.) They are put at bit `at` of the codes, beside what is there.
+/// Fields of `bits` bits in runs of `width` bytes: field f of byte b of a run belongs to number f · width + b. (Width 1 is a stream
+/// of numbers, lowest bits first.) They are put at bit `at` of the codes, beside what is there.
 template <int bits, index width>
 void unpack_fields(const std::byte* from, index bytes, std::uint8_t* codes, int at = 0)
 {

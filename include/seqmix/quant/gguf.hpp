@@ -56,7 +56,10 @@ public:
     index columns() const { return columns_; }
     index group() const { return F::group; }
     index blocks() const { return columns_ / F::block; }
-    void read(index row, index block, stored_block<F>& out) const { F::read(bytes_ + row * row_bytes_ + block * F::block_bytes, out); }
+    void read(index row, index block, stored_block<F>& out) const
+    {
+        F::read(bytes_ + row * row_bytes_ + block * F::block_bytes, out);
+    }
 
     void check_apart_from(const checker& check, const byte_range& written, const char* writer) const
     {

@@ -43,7 +43,8 @@ struct q2_k : k_block {
     static void write(const stored_block<q2_k>& from, std::byte* to)
     {
         for (index g = 0; g < 16; ++g) {
-            to[g] = static_cast<std::byte>((static_cast<unsigned>(from.sub_scales[g]) & 15u) | static_cast<unsigned>(from.sub_mins[g]) << 4);
+            to[g] = static_cast<std::byte>((static_cast<unsigned>(from.sub_scales[g]) & 15u) |
+                                           static_cast<unsigned>(from.sub_mins[g]) << 4);
         }
         pack_fields<2, 32>(from.codes, 0, to + 16, 64);
         store(from.scale, to + 80);
@@ -86,8 +87,8 @@ struct q3_k : k_block {
 
 namespace detail {
 
-/// Eight 6-bit scales and mins in 12 bytes: 0 to 3 of each in the lower bits of bytes 0 to 3 and 4 to 7; of 4 to 7 the lower four bits
-/// are nibbles of bytes 8 to 11, and the upper two stand above those of bytes 0 to 3 and 4 to 7.
+/// Eight 6-bit scales and mins in 12 bytes: 0 to 3 of each in the lower bits of bytes 0 to 3 and 4 to 7; of 4 to 7 the lower four
+/// bits are nibbles of bytes 8 to 11, and the upper two stand above those of bytes 0 to 3 and 4 to 7.
 template <class Block>
 void read_scales_and_mins(const std::byte* stored, Block& out)
 {

@@ -20,8 +20,8 @@ struct ternary_block : block_of_256 {
 
 namespace detail {
 
-/// `digits` base-3 digits a byte, in runs of `width` bytes: digit n of byte b is number n · width + b. A byte is ⌈256/243 of the number
-/// that five digits make⌉, the first the most significant: so its next digit is the integer part of 3/256 of what remains.
+/// `digits` base-3 digits a byte, in runs of `width` bytes: digit n of byte b is number n · width + b. A byte is ⌈256/243 of the
+/// number that five digits make⌉, the first the most significant: so its next digit is the integer part of 3/256 of what remains.
 template <int digits, index width>
 void read_digits(const std::byte* from, std::uint8_t* codes)
 {

@@ -17,34 +17,36 @@ enum class gptq_zeros {
 };
 
 struct gptq_options {
-    index group = 0;                         ///< input channels that share a scale; 0: all
+    index group = 0; ///< input channels that share a scale; 0: all
     gptq_zeros zeros = gptq_zeros::minus_one;
-    view<const std::int32_t, 1> g_idx{};     ///< the group of each input channel (act-order); not given: channel / group
+    view<const std::int32_t, 1> g_idx{}; ///< the group of each input channel (act-order); not given: channel / group
 };
 
 /// A view of a matrix [rows, columns] (outputs, inputs): w = scale · (q - zero), q of 2, 3, 4 or 8 bits.
-/// qweight [columns · bits / 32, rows]: codes of a row stand one after another in the 32-bit words of its column, lowest bits first.
-/// qzeros [groups, ⌈rows · bits / 32⌉]: zero points of a group likewise; not given: 2^(bits-1). scales [groups, rows]. Any strides.
-/// With g_idx that is not channel / group, columns are sorted by group, stably, and that order is kept: it allocates columns numbers.
-/// Refuses shapes that do not fit and groups that there are not.
+/// qweight [columns · bits / 32, rows]: codes of a row stand one after another in the 32-bit words of its column, lowest bits
+/// first. qzeros [groups, ⌈rows · bits / 32⌉]: zero points of a group likewise; not given: 2^(bits-1). scales [groups, rows]. Any
+/// strides. With g_idx that is not channel / group, columns are sorted by group, stably, and that order is kept: it allocates
+/// columns numbers. Refuses shapes that do not fit and groups that there are not.
 template <int bits = 4, class Scale = f16>
 class gptq_matrix {
     static_assert(bits == 2 || bits == 3 || bits == 4 || bits == 8);
 
 public:
     /// Of 8 bits the format is signed: codes and zero points come out less 128.
-    using format = std::conditional_t<bits == 8, signed_integer<8, Scale, true>, unsigned_integer<bits < 8 ? bits : 4, Scale>>;
+    using format = std::conditional_t < bits == 8, signed_integer<8, Scale, true>, unsigned_integer<bits<8 ? bits : 4, Scale>>;
 
-    gptq_matrix(const view<const std::int32_t, 2>& qweight, const view<const std::int32_t, 2>& qzeros, const view<const Scale, 2>& scales,
-                const gptq_options& options = {})
+    gptq_matrix(const view<const std::int32_t, 2>& qweight, const view<const std::int32_t, 2>& qzeros,
+                const view<const Scale, 2>& scales, const gptq_options& options = {})
         : qweight_(qweight), qzeros_(qzeros), scales_(scales), g_idx_(options.g_idx), zeros_(options.zeros)
     {
         const checker check("quant::gptq_matrix");
         check_given(check, qweight, "qweight");
         check_given(check, scales, "scales");
         rows_ = qweight.extent(1);
-        check.require(qweight.extent(0) <= std::numeric_limits<index>::max() / 64, "qweight has too many words a row: ", qweight.extent(0));
-        check.require(qweight.extent(0) * 32 % bits == 0, "qweight has ", qweight.extent(0), " words a row, which hold no whole number of codes of ", bits, " bits");
+        check.require(qweight.extent(0) <= std::numeric_limits<index>::max() / 64,
+                      "qweight has too many words a row: ", qweight.extent(0));
+        check.require(qweight.extent(0) * 32 % bits == 0, "qweight has ", qweight.extent(0),
+                      " words a row, which hold no whole number of codes of ", bits, " bits");
         columns_ = qweight.extent(0) * 32 / bits;
         check.require(columns_ <= std::numeric_limits<std::int32_t>::max(), "qweight has too many columns: ", columns_);
         check_extent(check, scales, "scales", 1, "number of rows", rows_, "qweight's");
@@ -55,12 +57,15 @@ public:
             check_extent(check, qzeros, "qzeros", 1, "number of words", detail::ceiling(rows_ * bits, 32), "what rows ask for");
         }
         check.require(options.group >= 0, "group is negative: ", options.group);
-        group_ = options.group > 0 ? options.group : g_idx_ && groups > 0 ? larger(detail::ceiling(columns_, groups), 1) : larger(columns_, 1);
+        group_ = options.group > 0      ? options.group
+                 : g_idx_ && groups > 0 ? larger(detail::ceiling(columns_, groups), 1)
+                                        : larger(columns_, 1);
         if (g_idx_) {
             check_given(check, g_idx_, "g_idx");
             check_extent(check, g_idx_, "g_idx", 0, "length", columns_, "the number of columns");
             for (index column = 0; column < columns_; ++column) {
-                check.require(g_idx_(column) >= 0 && g_idx_(column) < groups, "g_idx has group ", static_cast<index>(g_idx_(column)), ", but scales has ", groups, " groups");
+                check.require(g_idx_(column) >= 0 && g_idx_(column) < groups, "g_idx has group ",
+                              static_cast<index>(g_idx_(column)), ", but scales has ", groups, " groups");
             }
             sort();
         } else {
@@ -72,7 +77,10 @@ public:
     index columns() const { return columns_; }
     index group() const { return group_; }
     index groups() const { return scales_.extent(0); }
-    index first(index group) const { return order_.empty() ? smaller(group * group_, columns_) : first_[static_cast<std::size_t>(group)]; }
+    index first(index group) const
+    {
+        return order_.empty() ? smaller(group * group_, columns_) : first_[static_cast<std::size_t>(group)];
+    }
     const std::int32_t* order() const { return order_.empty() ? nullptr : order_.data(); }
     float matrix_scale() const { return 1.0f; }
 

@@ -84,7 +84,8 @@ struct nvfp4 : run_time_group<fp8_e4m3> {
     static constexpr float value(std::uint8_t code) { return static_cast<float>(fp4_e2m1::from_bits(code)); }
 };
 
-/// codes [rows, bytes], scales [rows, ⌈columns / 32⌉]; two E2M1 numbers a byte (the lower nibble first), four of 6 bits in three bytes.
+/// codes [rows, bytes], scales [rows, ⌈columns / 32⌉]; two E2M1 numbers a byte (the lower nibble first), four of 6 bits in three
+/// bytes.
 template <class Element>
 using mx_matrix = array_matrix<microscaling<Element>>;
 /// codes [rows, columns / 2], scales [rows, ⌈columns / 16⌉], and matrix_scale.

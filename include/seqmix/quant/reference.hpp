@@ -10,12 +10,13 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace quant::reference {
 
-/// out [M, N] = activation(Σ_k x [M, k] · weight [N, k] + bias [N]) + residual [M, N]; bias and residual may be null, activation is a
-/// function of a double. Shapes fit; nothing is checked. `absolute` (may be null) receives Σ |x · weight| + |bias|: what rounding errors
-/// before the activation are measured by.
+/// out [M, N] = activation(Σ_k x [M, k] · weight [N, k] + bias [N]) + residual [M, N]; bias and residual may be null, activation is
+/// a function of a double. Shapes fit; nothing is checked. `absolute` (may be null) receives Σ |x · weight| + |bias|: what rounding
+/// errors before the activation are measured by.
 template <class X, class Activation>
-void matmul(const view<X, 2>& x, const view<const float, 2>& weight, const view<const float, 1>& bias, const view<const float, 2>& residual,
-            const Activation& activation, const view<double, 2>& out, const view<double, 2>& absolute = {})
+void matmul(const view<X, 2>& x, const view<const float, 2>& weight, const view<const float, 1>& bias,
+            const view<const float, 2>& residual, const Activation& activation, const view<double, 2>& out,
+            const view<double, 2>& absolute = {})
 {
     for (index m = 0; m < x.extent(0); ++m) {
         for (index n = 0; n < weight.extent(0); ++n) {
@@ -34,7 +35,8 @@ void matmul(const view<X, 2>& x, const view<const float, 2>& weight, const view<
 template <class X>
 void matmul(const view<X, 2>& x, const view<const float, 2>& weight, const view<const float, 1>& bias, const view<double, 2>& out)
 {
-    matmul(x, weight, bias, view<const float, 2>{}, [](double sum) { return sum; }, out);
+    matmul(
+        x, weight, bias, view<const float, 2>{}, [](double sum) { return sum; }, out);
 }
 
 } // namespace quant::reference

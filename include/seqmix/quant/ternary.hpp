@@ -25,8 +25,8 @@ struct ternary : run_time_group<Scale> {
 template <class Scale = float>
 using ternary_matrix = array_matrix<ternary<Scale>>;
 
-/// As the checkpoints of BitNet b1.58 hold it: packed [rows / 4, columns], bits 2 i and 2 i + 1 of row r belong to row i · rows / 4 + r.
-/// One scale, by which weights are multiplied. (Where a checkpoint divides by its weight_scale, give 1 / weight_scale.)
+/// As the checkpoints of BitNet b1.58 hold it: packed [rows / 4, columns], bits 2 i and 2 i + 1 of row r belong to row i · rows / 4
+/// + r. One scale, by which weights are multiplied. (Where a checkpoint divides by its weight_scale, give 1 / weight_scale.)
 class bitnet_matrix {
 public:
     using format = ternary<float>;

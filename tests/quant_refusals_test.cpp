@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+// What matrices in stored formats, their decoder and their encoders refuse.
+#include "support/refusals.hpp"
+
+#include <seqmix/quant.hpp>
+
+namespace quant_refusals_test {
+
+namespace sm = seqmix;
+namespace quant = seqmix::quant;
+namespace gguf = seqmix::quant::gguf;
+using sm::index;
+
+namespace {
+
+constexpr index huge = std::numeric_limits<index>::max();
+
+// A call that is right; each refusal makes one thing wrong.
+
+struct gguf_call {
+    guarded<unsigned char> memory{2 * 144};
+    const void* bytes = memory.data();
+    index byte_count = 288, rows = 2, columns = 256;
+
+    void call() const { gguf::matrix<gguf::q4_k>(bytes, byte_count, rows, columns); }
+    bool untouched() const { return all_untouched(memory); }
+};
+
+/// 6 x 40 in groups of 16, with zero points.
+struct array_call {
+    using format = quant::unsigned_integer<4, float>;
+    std::vector<std::uint8_t> code_memory = std::vector<std::uint8_t>(120, 0x77), zero_memory = std::vector<std::uint8_t>(18, 15);
+    std::vector<float> scale_memory = minus_ones(18);
+    sm::view<const std::uint8_t, 2> codes{code_memory.data(), {6, 20}};
+    sm::view<const float, 2> scales{scale_memory.data(), {6, 3}};
+    quant::array_options<format> options{.tile = quant::per_group(16), .zeros = {zero_memory.data(), {6, 3}}};
+
+    void call() const { quant::uint4_matrix<>(codes, scales, options); }
+    bool untouched() const { return all_minus_ones({&scale_memory}); }
+};
+
+/// 16 x 64 in groups of 32.
+struct gptq_call {
+    std::vector<std::int32_t> words = std::vector<std::int32_t>(8 * 16), zero_words = std::vector<std::int32_t>(4),
+                              groups = std::vector<std::int32_t>(64, 1);
+    std::vector<sm::f16> scale_memory = std::vector<sm::f16>(32);
+    sm::view<const std::int32_t, 2> qweight{words.data(), {8, 16}}, qzeros{zero_words.data(), {2, 2}};
+    sm::view<const sm::f16, 2> scales{scale_memory.data(), {2, 16}};
+    quant::gptq_options options{.group = 32};
+
+    void call() const { quant::gptq_matrix<4>(qweight, qzeros, scales, options); }
+    bool untouched() const { return true; }
+};
+struct awq_call {
+    std::vector<std::int32_t> words = std::vector<std::int32_t>(64 * 2), zero_words = std::vector<std::int32_t>(4);
+    std::vector<sm::f16> scale_memory = std::vector<sm::f16>(32);
+    sm::view<const std::int32_t, 2> qweight{words.data(), {64, 2}}, qzeros{zero_words.data(), {2, 2}};
+    sm::view<const sm::f16, 2> scales{scale_memory.data(), {2, 16}};
+    index group = 32;
+
+    void call() const { quant::awq_matrix<>(qweight, qzeros, scales, group); }
+    bool untouched() const { return true; }
+};
+
+struct decode_call {
+    std::vector<unsigned char> stored = std::vector<unsigned char>(68);
+    guarded<float> memory{64};
+    sm::view<float, 2> out{memory.data(), {2, 32}};
+
+    void call() const { quant::decode(gguf::matrix<gguf::q8_0>(stored.data(), 68, 2, 32), out); }
+    bool untouched() const { return all_untouched(memory); }
+};
+
+struct encode_call {
+    std::vector<float> weight_memory = minus_ones(64);
+    guarded<unsigned char> memory{36};
+    sm::view<const float, 2> weights{weight_memory.data(), {2, 32}};
+    void* bytes = memory.data();
+    index byte_count = 36;
+
+    void call() const { quant::encode<gguf::q4_0>(weights, bytes, byte_count); }
+    bool untouched() const { return all_untouched(memory); }
+};
+
+struct encode_array_call {
+    using format = quant::signed_integer<8, float, true>;
+    std::vector<float> weight_memory = minus_ones(64);
+    guarded<std::int8_t> code_memory{64}, zero_memory{4};
+    guarded<float> scale_memory{4};
+    sm::view<const float, 2> weights{weight_memory.data(), {2, 32}};
+    sm::view<std::int8_t, 2> codes{code_memory.data(), {2, 32}};
+    sm::view<float, 2> scales{scale_memory.data(), {2, 2}};
+    quant::encode_options<format> options{.tile = quant::per_group(16), .zeros = {zero_memory.data(), {2, 2}}};
+
+    void call() const { quant::encode<format>(weights, codes, scales, options); }
+    bool untouched() const { return all_untouched(code_memory) && all_untouched(zero_memory) && all_untouched(scale_memory); }
+};
+
+// clang-format off
+const std::vector<refusal<gguf_call>> of_gguf = {
+    {"null", [](gguf_call& c) { c.bytes = nullptr; }, {"bytes is null, but byte_count is 288"}},
+    {"a byte less", [](gguf_call& c) { c.byte_count = 287; }, {"byte_count is 287, but what rows, columns and the format ask for is 288"}},
+    {"a byte more", [](gguf_call& c) { c.byte_count = 289; }, {"byte_count is 289", "288"}},
+    {"rows", [](gguf_call& c) { c.rows = -2; }, {"rows is negative: -2"}},
+    {"columns", [](gguf_call& c) { c.columns = -256; }, {"columns is negative: -256"}},
+    {"block", [](gguf_call& c) { c.columns = 255; }, {"columns is 255, which is no multiple of the block's 256"}},
+    {"many rows", [](gguf_call& c) { c.rows = huge / 143; }, {"rows is too large"}},
+};
+const std::vector<refusal<array_call>> of_arrays = {
+    {"codes null", [](array_call& c) { c.codes = null(c.codes); }, {"codes is null, but its shape has 120 elements"}},
+    {"scales null", [](array_call& c) { c.scales = null(c.scales); }, {"scales is null, but its shape has 18 elements"}},
+    {"negative", [](array_call& c) { c.codes = resized(c.codes, 0, -6); }, {"codes has a negative extent: -6"}},
+    {"rows of scales", [](array_call& c) { c.scales = resized(c.scales, 0, 5); }, {"scales's tiles of rows is 5, but the number that rows and tile ask for is 6"}},
+    {"groups", [](array_call& c) { c.scales = resized(c.scales, 1, 2); }, {"scales's tiles of columns is 2, but the number that columns and tile ask for is 3"}},
+    {"columns", [](array_call& c) { c.options.columns = 41; }, {"codes' bytes a row is 20, but what columns ask for is 21"}},
+    {"fewer columns", [](array_call& c) { c.options.columns = 38; }, {"codes' bytes a row is 20, but what columns ask for is 19"}},
+    {"huge", [](array_call& c) { c.options.columns = huge; }, {"columns is too large"}},
+    {"tile's rows", [](array_call& c) { c.options.tile.rows = -1; }, {"tile's rows is negative: -1"}},
+    {"tile's columns", [](array_call& c) { c.options.tile.columns = -16; }, {"tile's columns is negative: -16"}},
+    {"bits", [](array_call& c) { c.options.stored_bits = 5; }, {"stored_bits is 5, but must be 4 or 8"}},
+    {"stride", [](array_call& c) { c.codes = {c.codes.data(), {6, 10}, {20, 2}}; c.options.columns = 20; c.scales = resized(c.scales, 1, 2); }, {"codes' bytes of a row have stride 2, but must have 1"}},
+    {"zeros' shape", [](array_call& c) { c.options.zeros = resized(c.options.zeros, 1, 2); }, {"zeros's tiles of columns is 2", "3"}},
+    {"a zero", [](array_call& c) { c.zero_memory[17] = 16; }, {"zeros has a 16, which is outside 0 to 15"}},
+    {"matrix_scale", [](array_call& c) { c.options.matrix_scale = 2.0f; }, {"matrix_scale is 2", "the format has none"}},
+};
+const std::vector<refusal<gptq_call>> of_gptq = {
+    {"qweight null", [](gptq_call& c) { c.qweight = null(c.qweight); }, {"qweight is null, but its shape has 128 elements"}},
+    {"scales null", [](gptq_call& c) { c.scales = null(c.scales); }, {"scales is null, but its shape has 32 elements"}},
+    {"rows", [](gptq_call& c) { c.scales = resized(c.scales, 1, 15); }, {"scales's number of rows is 15, but qweight's is 16"}},
+    {"groups", [](gptq_call& c) { c.options.group = 16; }, {"scales' number of groups is 2, but what columns and group ask for is 4"}},
+    {"negative group", [](gptq_call& c) { c.options.group = -1; }, {"group is negative: -1"}},
+    {"zeros' groups", [](gptq_call& c) { c.qzeros = resized(c.qzeros, 0, 1); }, {"qzeros's number of groups is 1, but scales' is 2"}},
+    {"zeros' words", [](gptq_call& c) { c.qzeros = resized(c.qzeros, 1, 1); }, {"qzeros's number of words is 1, but what rows ask for is 2"}},
+    {"length", [](gptq_call& c) { c.options.g_idx = {c.groups.data(), {63}}; }, {"g_idx's length is 63, but the number of columns is 64"}},
+    {"group too large", [](gptq_call& c) { c.groups[63] = 2; c.options.g_idx = {c.groups.data(), {64}}; }, {"g_idx has group 2, but scales has 2 groups"}},
+    {"group below 0", [](gptq_call& c) { c.groups[0] = -1; c.options.g_idx = {c.groups.data(), {64}}; }, {"g_idx has group -1, but scales has 2 groups"}},
+};
+const std::vector<refusal<awq_call>> of_awq = {
+    {"qweight null", [](awq_call& c) { c.qweight = null(c.qweight); }, {"qweight is null, but its shape has 128 elements"}},
+    {"qzeros null", [](awq_call& c) { c.qzeros = null(c.qzeros); }, {"qzeros is null, but its shape has 4 elements"}},
+    {"scales null", [](awq_call& c) { c.scales = null(c.scales); }, {"scales is null, but its shape has 32 elements"}},
+    {"rows", [](awq_call& c) { c.scales = resized(c.scales, 1, 8); }, {"scales's number of rows is 8, but qweight's is 16"}},
+    {"groups", [](awq_call& c) { c.group = 64; }, {"scales's number of groups is 2, but what columns and group ask for is 1"}},
+    {"zeros' groups", [](awq_call& c) { c.qzeros = resized(c.qzeros, 0, 3); }, {"qzeros's number of groups is 3", "2"}},
+    {"zeros' words", [](awq_call& c) { c.qzeros = resized(c.qzeros, 1, 1); }, {"qzeros's number of words is 1, but qweight's is 2"}},
+    {"negative group", [](awq_call& c) { c.group = -1; }, {"group is negative: -1"}},
+};
+const std::vector<refusal<decode_call>> of_decode = {
+    {"null", [](decode_call& c) { c.out = null(c.out); }, {"out is null, but its shape has 64 elements"}},
+    {"rows", [](decode_call& c) { c.out = resized(c.out, 0, 1); }, {"out's number of rows is 1, but the matrix's is 2"}},
+    {"columns", [](decode_call& c) { c.out = resized(c.out, 1, 31); }, {"out's number of columns is 31, but the matrix's is 32"}},
+    {"in place", [](decode_call& c) { c.out = {reinterpret_cast<float*>(c.stored.data()), {2, 32}, {0, 0}}; }, {"out overlaps bytes"}},
+};
+const std::vector<refusal<encode_call>> of_encode = {
+    {"weights null", [](encode_call& c) { c.weights = null(c.weights); }, {"weights is null, but its shape has 64 elements"}},
+    {"bytes null", [](encode_call& c) { c.bytes = nullptr; }, {"bytes is null, but byte_count is 36"}},
+    {"a byte less", [](encode_call& c) { c.byte_count = 35; }, {"byte_count is 35, but what rows, columns and the format ask for is 36"}},
+    {"block", [](encode_call& c) { c.weights = resized(c.weights, 1, 31); }, {"columns is 31, which is no multiple of the block's 32"}},
+    {"infinite", [](encode_call& c) { c.weight_memory[63] = -HUGE_VALF; }, {"weights has -inf at row 1, column 31"}},
+    {"NaN", [](encode_call& c) { c.weight_memory[32] = std::nanf(""); }, {"nan at row 1, column 0"}},
+    {"in place", [](encode_call& c) { c.bytes = c.weight_memory.data(); }, {"bytes overlaps weights"}},
+};
+const std::vector<refusal<encode_array_call>> of_encode_arrays = {
+    {"weights null", [](encode_array_call& c) { c.weights = null(c.weights); }, {"weights is null"}},
+    {"codes null", [](encode_array_call& c) { c.codes = null(c.codes); }, {"codes is null"}},
+    {"zeros null", [](encode_array_call& c) { c.options.zeros = {}; }, {"zeros is null, but the format has zero points"}},
+    {"zeros' shape", [](encode_array_call& c) { c.options.zeros = resized(c.options.zeros, 0, 1); }, {"zeros's tiles of rows is 1", "2"}},
+    {"scales' shape", [](encode_array_call& c) { c.scales = resized(c.scales, 1, 1); }, {"scales's tiles of columns is 1", "2"}},
+    {"rows", [](encode_array_call& c) { c.weights = resized(c.weights, 0, 1); }, {"codes's number of rows is 2, but weights' is 1"}},
+    {"columns", [](encode_array_call& c) { c.weights = resized(c.weights, 1, 31); }, {"codes' bytes a row is 32, but what columns ask for is 31"}},
+    {"matrix_scale", [](encode_array_call& c) { c.options.matrix_scale = 2.0f; }, {"matrix_scale is 2", "the format has none"}},
+    {"matrix_scale NaN", [](encode_array_call& c) { c.options.matrix_scale = std::nanf(""); }, {"matrix_scale is nan, but must be positive"}},
+    {"infinite", [](encode_array_call& c) { c.weight_memory[33] = HUGE_VALF; }, {"weights has inf at row 1, column 1"}},
+    {"in place", [](encode_array_call& c) { c.codes = {reinterpret_cast<std::int8_t*>(c.weight_memory.data()), {2, 32}}; }, {"codes overlaps weights"}},
+    {"scales on codes", [](encode_array_call& c) { c.codes = {reinterpret_cast<std::int8_t*>(c.scale_memory.data()), {2, 32}, {0, 1}}; }, {"codes overlaps scales"}},
+};
+// clang-format on
+
+} // namespace
+
+TEST_CASE("quant: matrices that do not fit are refused")
+{
+    check_refusals("quant::gguf::matrix: ", of_gguf);
+    check_refusals("quant::array_matrix: ", of_arrays);
+    check_refusals("quant::gptq_matrix: ", of_gptq);
+    check_refusals("quant::awq_matrix: ", of_awq);
+    gguf_call().call(), array_call().call(), gptq_call().call(), awq_call().call();
+    CHECK(message_of([] {
+              quant::gptq_matrix<3>({nullptr, {7, 0}}, {}, {nullptr, {0, 0}});
+          }) == "quant::gptq_matrix: qweight has 7 words a row, which hold no whole number of codes of 3 bits");
+    CHECK(message_of([] {
+              quant::bitnet_matrix({nullptr, {2, 3}}, 1.0f);
+          }) == "quant::bitnet_matrix: packed is null, but its shape has 6 elements");
+    CHECK(message_of([] { gguf::matrix<gguf::q8_0>(nullptr, 0, 1, huge / 32 * 32); }) ==
+          "quant::gguf::matrix: columns is too large: " + std::to_string(huge / 32 * 32));
+    const array_call c;
+    CHECK(message_of([&] {
+              quant::int4_matrix<>(
+                  c.codes, c.scales,
+                  {.tile = quant::per_group(16), .zeros = {reinterpret_cast<const std::int8_t*>(c.zero_memory.data()), {6, 3}}});
+          }) == "quant::array_matrix: zeros are given, but the format has none");
+}
+
+TEST_CASE("quant: decoding and encoding what does not fit is refused, and nothing is written")
+{
+    check_refusals("quant::decode: ", of_decode);
+    check_refusals("quant::encode: ", of_encode);
+    check_refusals("quant::encode: ", of_encode_arrays);
+    decode_call().call(), encode_call().call(), encode_array_call().call();
+    const decode_call d;
+    const gguf::matrix<gguf::q8_0> matrix(d.stored.data(), 68, 2, 32);
+    CHECK(message_of([&] { quant::weight(matrix, 2, 0); }) == "quant::weight: row is 2, but the matrix has 2");
+    CHECK(message_of([&] { quant::weight(matrix, 0, -1); }) == "quant::weight: column is -1, but the matrix has 32");
+}
+
+} // namespace quant_refusals_test
