@@ -94,7 +94,7 @@ call make(const void* problem, void* const* data)
     case stored::q4_k: return blocks_call<quant::gguf::q4_k>(p, data);
     case stored::q8_0: return blocks_call<quant::gguf::q8_0>(p, data);
     case stored::fp8: return arrays_call<quant::fp8_matrix<seqmix::fp8_e4m3>>(p, data, p.k, p.k, 0.01f);
-    case stored::mxfp4: return arrays_call<quant::mxfp4_matrix>(p, data, 32, p.k / 2, seqmix::e8m0(0.25f));
+    case stored::mxfp4: return arrays_call<quant::mx_matrix<seqmix::fp4_e2m1>>(p, data, 32, p.k / 2, seqmix::e8m0(0.25f));
     }
     return {};
 }

@@ -14,6 +14,11 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
 
+namespace detail {
+/// Positions of the depth whose codes stay in L1, or close to it, beside the activations'.
+inline constexpr index integer_depth_block = 1024;
+} // namespace detail
+
 /// How a format is multiplied on a set.
 template <class Arch, format F>
 struct integer_product {
@@ -24,9 +29,6 @@ struct integer_product {
     using product = code_product<Arch, range>;
     static constexpr bool has_min = F::form != affine::scale_only;
 
-    /// Positions of the depth whose codes stay in L1 beside the activations'.
-    static constexpr index depth_block = 1024;
-
     /// Blocks of activations do not depend on the set, segments do.
     static depth_cut cut(const packed_layout<F>& w, activation_scales scales)
     {
@@ -34,7 +36,7 @@ struct integer_product {
         const bool rows = scales == activation_scales::rows || (scales == activation_scales::automatic && one_scale);
         const index shared = one_scale ? w.depth() : w.group;
         const index block = rows ? larger(w.depth(), 1) : part_of(shared, 128, one_scale);
-        const index most = smaller(depth_block, product::most_words(lane_code<F>::largest) * positions_of_word / 16 * 16);
+        const index most = smaller(detail::integer_depth_block, product::most_words(lane_code<F>::largest) * positions_of_word / 16 * 16);
         return {w.depth(), block, part_of(rows ? shared : smaller(block, shared), most, one_scale && rows)};
     }
 
@@ -65,16 +67,38 @@ struct group_factors {
     }
 };
 
-template <class Arch, format F>
+template <format F>
 float unit_of(const packed_matrix<F>& w)
 {
     return F::unit * w.matrix_scale();
 }
 
-/// A block of panels, unpacked for the micro-kernel.
+/// One register of panels, unpacked for the micro-kernel: positions [from, end), scales and minima for each segment of them.
 template <class Arch, format F>
+void unpack_register(const void* matrix, index which, const depth_cut& cut, index from, index end, std::int32_t* codes, float* scales, float* mins)
+{
+    constexpr index chunk = packed_layout<F>::chunk, width = tile::blocking<Arch>::columns;
+    const auto& packed = *static_cast<const packed_matrix<F>*>(matrix);
+    const auto w = panel_lanes<Arch, F>::of(packed, which);
+    for (index c = from / chunk; c * chunk < end; ++c) {
+        const std::byte* const at = w.chunk(c);
+        simd::unroll<chunk / 4>([&](auto word) SEQMIX_INLINE_LAMBDA { w.template codes<word>(at).store(codes + word * width); });
+        codes += chunk / 4 * width;
+    }
+    for (index at = from; at < end; at += cut.segment) {
+        const group_factors<Arch, F> factors(w, at / packed.layout().group, unit_of(packed));
+        factors.scale.store(scales);
+        scales += width;
+        if constexpr (integer_product<Arch, F>::has_min) {
+            factors.min.store(mins);
+            mins += width;
+        }
+    }
+}
+
+/// A block of panels, unpacked.
+template <class Arch>
 class unpacked_block {
-    using kind = integer_product<Arch, F>;
     using f32 = simd::f32<Arch>;
     using i32 = simd::i32<Arch>;
     static constexpr index lanes = f32::lanes, width = tile::blocking<Arch>::columns, vectors = tile::blocking<Arch>::vectors;
@@ -83,28 +107,33 @@ public:
     static constexpr index panels = 4; ///< that activations are read for at a time
     static constexpr index columns = panels * width;
 
-    unpacked_block(arena& a, const depth_cut& cut) : cut_(cut)
+    unpacked_block(arena& a, const depth_cut& cut, bool has_min) : cut_(cut), has_min_(has_min)
     {
-        const index step = std::lcm(cut.segment, packed_layout<F>::chunk);
-        depth_ = larger(kind::depth_block / step * step, step);
-        codes_ = a.take<std::int32_t>(panels * depth_ / 4 * width);
+        const index step = std::lcm(cut.segment, index{32});
+        depth_ = larger(depth_block / step * step, step);
         segments_ = depth_ / cut.segment;
+        codes_ = a.take<std::int32_t>(panels * depth_ / 4 * width);
         scales_ = a.take<float>(panels * segments_ * width);
-        mins_ = a.take<float>(kind::has_min ? panels * segments_ * width : 0);
+        mins_ = a.take<float>(has_min ? panels * segments_ * width : 0);
     }
 
-    index depth() const { return depth_; }
+    index depth() const { return depth_; } ///< positions at a time
 
-    /// Panels from register `first` on, positions [from, end).
-    void unpack(const packed_matrix<F>& w, index first, index live_panels, index from, index end) const
+    /// Registers from `first` on, of `registers` that there are.
+    template <class Unpack>
+    void fill(const Unpack& unpack, index registers, index first, index live_panels, index from, index end) const
     {
-        const index registers = w.layout().panels() * panel_lanes<Arch, F>::registers;
         for (index v = 0; v < live_panels * vectors; ++v) {
-            const index column = v % vectors * lanes, panel = v / vectors;
+            const index column = v % vectors * lanes, panel = v / vectors, factors = panel * segments_ * width + column;
+            std::int32_t* const codes = codes_ + panel * depth_ / 4 * width + column;
             if (first + v < registers) {
-                unpack(panel_lanes<Arch, F>::of(w, first + v), unit_of<Arch>(w), w.layout().group, panel, column, from, end);
-            } else {
-                clear(panel, column, end - from);
+                unpack(first + v, cut_, from, end, codes, scales_ + factors, mins_ + factors);
+                continue;
+            }
+            for (index word = 0; word < (end - from) / 4; ++word) { i32::zero().store(codes + word * width); }
+            for (index s = 0; from + s * cut_.segment < end; ++s) {
+                f32::zero().store(scales_ + factors + s * width);
+                if (has_min_) { f32::zero().store(mins_ + factors + s * width); }
             }
         }
     }
@@ -112,37 +141,14 @@ public:
     code_panel panel(index p, index segment, index words) const
     {
         const index at = (p * segments_ + segment) * width;
-        return {codes_ + p * depth_ / 4 * width + segment * cut_.segment / 4 * width, scales_ + at, kind::has_min ? mins_ + at : nullptr, words};
+        return {codes_ + p * depth_ / 4 * width + segment * cut_.segment / 4 * width, scales_ + at, has_min_ ? mins_ + at : nullptr, words};
     }
 
 private:
-    SEQMIX_NOINLINE void unpack(const panel_lanes<Arch, F>& w, float unit, index group, index panel, index column, index from, index end) const
-    {
-        constexpr index chunk = packed_layout<F>::chunk;
-        std::int32_t* to = codes_ + panel * depth_ / 4 * width + column;
-        for (index c = from / chunk; c * chunk < end; ++c) {
-            const std::byte* const at = w.chunk(c);
-            simd::unroll<chunk / 4>([&](auto word) SEQMIX_INLINE_LAMBDA { w.template codes<word>(at).store(to + word * width); });
-            to += chunk / 4 * width;
-        }
-        for (index at = from; at < end; at += cut_.segment) {
-            const group_factors<Arch, F> factors(w, at / group, unit);
-            const index place = (panel * segments_ + (at - from) / cut_.segment) * width + column;
-            factors.scale.store(scales_ + place);
-            if constexpr (kind::has_min) { factors.min.store(mins_ + place); }
-        }
-    }
-
-    void clear(index panel, index column, index depth) const
-    {
-        for (index word = 0; word < depth / 4; ++word) { i32::zero().store(codes_ + (panel * depth_ / 4 + word) * width + column); }
-        for (index s = 0; s * cut_.segment < depth; ++s) {
-            f32::zero().store(scales_ + (panel * segments_ + s) * width + column);
-            if constexpr (kind::has_min) { f32::zero().store(mins_ + (panel * segments_ + s) * width + column); }
-        }
-    }
+    static constexpr index depth_block = integer_depth_block;
 
     depth_cut cut_;
+    bool has_min_;
     index depth_, segments_;
     std::int32_t* codes_;
     float* scales_;
@@ -150,35 +156,6 @@ private:
 };
 
 } // namespace detail
-
-/// sums [rows, block of columns] = products of activations with the weights' rows from register `first` on; `rows` is a multiple of
-/// the micro-kernel's.
-template <class Arch, format F>
-void multiply_block(const activation_codes& x, const depth_cut& cut, index first_row, index rows, const packed_matrix<F>& w, index first,
-                    index live_panels, const detail::unpacked_block<Arch, F>& block, float* sums)
-{
-    using kind = integer_product<Arch, F>;
-    constexpr index width = tile::blocking<Arch>::columns, columns = detail::unpacked_block<Arch, F>::columns;
-    for (index i = 0; i < rows * columns; ++i) { sums[i] = 0.0f; }
-    for (index from = 0; from < cut.depth; from += block.depth()) {
-        const index end = smaller(from + block.depth(), cut.depth);
-        block.unpack(w, first, live_panels, from, end);
-        const index whole = (end - from) / cut.segment, rest = (end - from) % cut.segment; // the last segment may be shorter
-        for (index p = 0; p < live_panels; ++p) {
-            const auto multiply = [&](index segment, index count, index positions) {
-                const code_panel panel = block.panel(p, segment, positions / 4);
-                const index at = from / cut.segment + segment;
-                if (x.scale != nullptr) {
-                    multiply_codes<Arch, kind::range, true, kind::has_min>(x, first_row, rows, at, count, cut.segment, panel, sums + p * width, columns);
-                } else {
-                    multiply_codes<Arch, kind::range, false, kind::has_min>(x, first_row, rows, at, count, cut.segment, panel, sums + p * width, columns);
-                }
-            };
-            multiply(0, whole, cut.segment);
-            if (rest > 0) { multiply(whole, 1, rest); }
-        }
-    }
-}
 
 /// Registers of weights that few rows are multiplied with at a time.
 inline constexpr int few_registers = 2;
@@ -195,7 +172,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
     using i32 = simd::i32<Arch>;
     constexpr index chunk = packed_layout<F>::chunk, ahead = 1024;
     const lanes_of panel[registers] = {lanes_of::of(w, first), lanes_of::of(w, second)};
-    const float unit = detail::unit_of<Arch>(w);
+    const float unit = detail::unit_of(w);
     f32 total[Rows][registers];
     simd::unroll<Rows * registers>([&](auto i) SEQMIX_INLINE_LAMBDA { total[i / registers][i % registers] = f32::zero(); });
 
@@ -264,6 +241,56 @@ void multiply_few(const activation_codes& x, const depth_cut& cut, index rows, c
             multiply_rows<Arch, F, 1>(x, cut, row, w, first, second, to);
         } else {
             multiply_rows<Arch, F, at_once>(x, cut, row, w, first, second, to); // rows are padded to as many
+        }
+    }
+}
+
+/// A packed matrix of any format, so that the loops around the kernels are compiled once.
+template <class Arch>
+struct byte_weights {
+    using multiply_codes_function = void(const activation_codes&, index, index, index, index, index, const code_panel&, float*, index);
+
+    const void* matrix;
+    index rows, depth, registers;
+    const std::int32_t* order;
+    int zero; ///< of the codes
+    bool has_min;
+    depth_cut cut;
+    void (*unpack)(const void*, index, const depth_cut&, index, index, std::int32_t*, float*, float*);
+    multiply_codes_function* multiply; ///< multiply_codes for the scales of `cut`
+    void (*few)(const void*, const activation_codes&, const depth_cut&, index, index, index, float*);
+
+    template <format F>
+    byte_weights(const packed_matrix<F>& w, activation_scales scales)
+        : matrix(&w), rows(w.rows()), depth(w.layout().depth()), registers(w.layout().panels() * panel_lanes<Arch, F>::registers),
+          order(w.order()), zero(panel_lanes<Arch, F>::zero), has_min(integer_product<Arch, F>::has_min),
+          cut(integer_product<Arch, F>::cut(w.layout(), scales)), unpack(detail::unpack_register<Arch, F>),
+          few([](const void* m, const activation_codes& x, const depth_cut& c, index count, index first, index second, float* sums) {
+              multiply_few<Arch, F>(x, c, count, *static_cast<const packed_matrix<F>*>(m), first, second, sums);
+          })
+    {
+        using kind = integer_product<Arch, F>;
+        multiply = cut.whole_rows() ? multiply_codes<Arch, kind::range, false, kind::has_min> : multiply_codes<Arch, kind::range, true, kind::has_min>;
+    }
+};
+
+/// sums [rows, block of columns] = products of activations with the weights' rows from register `first` on; `rows` is a multiple of
+/// the micro-kernel's.
+template <class Arch>
+void multiply_block(const activation_codes& x, index first_row, index rows, const byte_weights<Arch>& w, index first, index live_panels,
+                    const detail::unpacked_block<Arch>& block, float* sums)
+{
+    constexpr index width = tile::blocking<Arch>::columns, columns = detail::unpacked_block<Arch>::columns;
+    const depth_cut& cut = w.cut;
+    for (index i = 0; i < rows * columns; ++i) { sums[i] = 0.0f; }
+    for (index from = 0; from < cut.depth; from += block.depth()) {
+        const index end = smaller(from + block.depth(), cut.depth);
+        block.fill([&](index which, auto&&... rest) { w.unpack(w.matrix, which, rest...); }, w.registers, first, live_panels, from, end);
+        const index whole = (end - from) / cut.segment, rest = (end - from) % cut.segment; // the last segment may be shorter
+        for (index p = 0; p < live_panels; ++p) {
+            const index at = from / cut.segment;
+            w.multiply(x, first_row, rows, at, whole, cut.segment, block.panel(p, 0, cut.segment / 4), sums + p * width, columns);
+            if (rest > 0) { w.multiply(x, first_row, rows, at + whole, 1, cut.segment, block.panel(p, whole, rest / 4), sums + p * width, columns); }
         }
     }
 }

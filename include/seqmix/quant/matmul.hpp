@@ -28,50 +28,46 @@ void gather_row(const view<const T, 1>& x, const std::int32_t* order, index dept
 }
 
 /// Integer products: activations become bytes, then columns of out are shared among the workers.
-template <class Arch, class T, class Out, format F>
-void multiply_as_bytes(const view<const T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& out, const options& opt, const context_ref& ctx)
+template <class Arch, class T, class Out>
+void multiply_as_bytes(const view<const T, 2>& x, const byte_weights<Arch>& w, const view<Out, 2>& out, const options& opt, const context_ref& ctx)
 {
-    using kind = integer_product<Arch, F>;
-    constexpr index lanes = simd::lanes<Arch>, block_rows = tile::blocking<Arch>::rows;
+    constexpr index lanes = simd::lanes<Arch>, block_rows = tile::blocking<Arch>::rows, width = tile::blocking<Arch>::columns;
     constexpr index few = 8, rows_at_once = 256, task_registers = 8;
-    const index rows = x.extent(0), columns = w.rows(), depth = w.layout().depth();
-    const depth_cut cut = kind::cut(w.layout(), opt.scales);
-    const index registers = w.layout().panels() * panel_lanes<Arch, F>::registers;
+    using block = unpacked_block<Arch>;
+    const index rows = x.extent(0), columns = w.rows;
     const epilogue<Arch, Out> end(opt, out);
 
-    arena shared;
-    static_cast<void>(activation_bytes<Arch>(shared, rows, cut));
-    arena own;
-    using block = unpacked_block<Arch, F>;
-    const index block_of_rows = smaller(rows_at_once, (rows + block_rows - 1) / block_rows * block_rows);
+    const auto whole_blocks = [](index count) { return (count + block_rows - 1) / block_rows * block_rows; };
     const auto own_pieces = [&](arena& a) {
         struct pieces {
             float* row;
             block right;
             float* sums;
         };
-        return pieces{a.take<float>(depth), block(a, cut), a.take<float>(block_of_rows * block::columns)};
+        return pieces{a.take<float>(w.depth), block(a, w.cut, w.has_min), a.take<float>(whole_blocks(smaller(rows, rows_at_once)) * block::columns)};
     };
+    arena own, shared;
     static_cast<void>(own_pieces(own));
+    static_cast<void>(activation_bytes<Arch>(shared, rows, w.cut));
     const bool few_rows = rows <= few;
-    const index tasks = few_rows ? (registers + task_registers - 1) / task_registers : (columns + block::columns - 1) / block::columns;
+    const index tasks = few_rows ? (w.registers + task_registers - 1) / task_registers : (columns + block::columns - 1) / block::columns;
 
     ctx.in_phases(larger(rows, tasks), own.used(), shared.used(), [&](std::byte* memory, const auto& phase) {
         arena carve(memory);
-        const activation_bytes<Arch> bytes(carve, rows, cut);
+        const activation_bytes<Arch> bytes(carve, rows, w.cut);
         phase(rows, [&](index row, std::byte* scratch) {
             arena a(scratch);
             float* const gathered = own_pieces(a).row;
-            gather_row(x[row], w.order(), depth, gathered);
-            bytes.quantize(row, gathered, panel_lanes<Arch, F>::zero);
+            gather_row(x[row], w.order, w.depth, gathered);
+            bytes.quantize(row, gathered, w.zero);
         });
         const activation_codes codes = bytes.codes();
         if (few_rows) {
             phase(tasks, [&](index task, std::byte*) {
                 float sums[few * few_registers * lanes];
-                const index last = smaller((task + 1) * task_registers, registers);
+                const index last = smaller((task + 1) * task_registers, w.registers);
                 for (index first = task * task_registers; first < last; first += few_registers) {
-                    multiply_few<Arch, F>(codes, cut, rows, w, first, smaller(first + 1, last - 1), sums);
+                    w.few(w.matrix, codes, w.cut, rows, first, smaller(first + 1, last - 1), sums);
                     const index live = smaller(smaller(last - first, few_registers) * lanes, columns - first * lanes);
                     for (index row = 0; row < rows && live > 0; ++row) {
                         end.store(sums + row * few_registers * lanes, row, first * lanes, live, bytes.row_scale(row));
@@ -84,11 +80,9 @@ void multiply_as_bytes(const view<const T, 2>& x, const packed_matrix<F>& w, con
             arena a(scratch);
             const auto mine = own_pieces(a);
             const index first = task * block::columns, live = smaller(block::columns, columns - first);
-            constexpr index width = tile::blocking<Arch>::columns;
             for (index row = 0; row < rows; row += rows_at_once) {
                 const index count = smaller(rows - row, rows_at_once);
-                multiply_block<Arch, F>(codes, cut, row, (count + block_rows - 1) / block_rows * block_rows, w, first / lanes,
-                                        (live + width - 1) / width, mine.right, mine.sums);
+                multiply_block(codes, row, whole_blocks(count), w, first / lanes, (live + width - 1) / width, mine.right, mine.sums);
                 for (index r = 0; r < count; ++r) { end.store(mine.sums + r * block::columns, row + r, first, live, bytes.row_scale(row + r)); }
             }
         });
@@ -96,27 +90,27 @@ void multiply_as_bytes(const view<const T, 2>& x, const packed_matrix<F>& w, con
 }
 
 /// Weights as floats or bf16 (Element).
-template <class Arch, class Element, class T, class Out, format F>
-void multiply_as_floats(const view<const T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& out, const options& opt, const context_ref& ctx)
+template <class Arch, class Element, class T, class Out>
+void multiply_as_floats(const view<const T, 2>& x, const float_weights<Arch, Element>& w, const view<Out, 2>& out, const options& opt,
+                        const context_ref& ctx)
 {
     using product = tile::product<Arch, Element>;
     using word = typename product::word;
     constexpr index lanes = simd::lanes<Arch>, width = tile::blocking<Arch>::columns, rows_at_once = 128;
-    const index rows = x.extent(0), columns = w.rows();
-    const index depth = w.order() != nullptr ? w.layout().depth() : w.columns();
-    const index row_words = (tile::depth_words<product>(w.layout().depth()) + 15) / 16 * 16;
+    const index rows = x.extent(0), columns = w.rows;
+    const index row_words = (tile::depth_words<product>(w.depth) + 15) / 16 * 16;
     const index stride = tile::crowded(row_words * 4) ? row_words + 16 : row_words;
-    const bool in_place = std::is_same_v<T, Element> && x.stride(1) == 1 && w.order() == nullptr && depth % product::group == 0 &&
+    const bool in_place = std::is_same_v<T, Element> && x.stride(1) == 1 && w.order == nullptr && w.used_depth % product::group == 0 &&
                           !tile::crowded(x.stride(0) * static_cast<index>(sizeof(T)));
     const epilogue<Arch, Out> end(opt, out);
 
     struct pieces {
-        decoded_panel<Arch, F, Element> right;
+        word* right;
         float* sums;
         float* row;
     };
     const auto own_pieces = [&](arena& a) {
-        return pieces{decoded_panel<Arch, F, Element>(a), a.take<float>(smaller(rows, rows_at_once) * width), a.take<float>(w.layout().depth())};
+        return pieces{a.take<word>(float_depth_words * width), a.take<float>(smaller(rows, rows_at_once) * width), a.take<float>(w.depth)};
     };
     arena own, shared;
     static_cast<void>(own_pieces(own));
@@ -130,9 +124,9 @@ void multiply_as_floats(const view<const T, 2>& x, const packed_matrix<F>& w, co
             phase(rows, [&](index row, std::byte* scratch) {
                 arena a(scratch);
                 float* const gathered = own_pieces(a).row;
-                gather_row(x[row], w.order(), w.layout().depth(), gathered);
+                gather_row(x[row], w.order, w.depth, gathered);
                 auto* const to = reinterpret_cast<Element*>(copy + row * stride);
-                for (index p = 0; p < w.layout().depth(); ++p) { to[p] = static_cast<Element>(gathered[p]); }
+                for (index p = 0; p < w.depth; ++p) { to[p] = static_cast<Element>(gathered[p]); }
             });
         }
         phase(tasks, [&](index task, std::byte* scratch) {
@@ -143,7 +137,7 @@ void multiply_as_floats(const view<const T, 2>& x, const packed_matrix<F>& w, co
                 const index count = smaller(rows - row, rows_at_once);
                 tile::left_operand block = left;
                 block.base += row * left.row_stride;
-                multiply_decoded<Arch, Element>(block, count, depth, w, first / lanes, mine.right, view<float, 2>(mine.sums, {count, live}, {width, 1}));
+                multiply_decoded(block, w, first / lanes, mine.right, view<float, 2>(mine.sums, {count, live}, {width, 1}));
                 for (index r = 0; r < count; ++r) { end.store(mine.sums + r * width, row + r, first, live, 1.0f); }
             }
         });
@@ -189,12 +183,16 @@ void matmul(const view<T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& 
     check.require(F::integer_codes || opt.compute != compute::int8, "compute is int8, but the codes of ", F::name, " are no integers");
     const view<const In, 2> in = x;
     if (opt.compute == compute::int8) {
-        if constexpr (F::integer_codes) { detail::multiply_as_bytes<Arch>(in, w, out, opt, ctx); }
-    } else if (opt.compute == compute::bf16 && simd::backend<Arch>::has_bf16_dot) {
-        detail::multiply_as_floats<Arch, tile::compute_element<Arch, bf16>>(in, w, out, opt, ctx);
-    } else {
-        detail::multiply_as_floats<Arch, float>(in, w, out, opt, ctx);
+        if constexpr (F::integer_codes) { detail::multiply_as_bytes(in, byte_weights<Arch>(w, opt.scales), out, opt, ctx); }
+        return;
     }
+    if constexpr (simd::backend<Arch>::has_bf16_dot) {
+        if (opt.compute == compute::bf16) {
+            detail::multiply_as_floats(in, float_weights<Arch, bf16>(w), out, opt, ctx);
+            return;
+        }
+    }
+    detail::multiply_as_floats(in, float_weights<Arch, float>(w), out, opt, ctx);
 }
 
 } // namespace quant
