@@ -147,7 +147,7 @@ void run_quant_matmul(const case_reader& c, judge& verdicts)
     const std::string_view format = text;
     const std::string_view e8m0_dtypes = "U8 F8_E8M0", gguf_prefix = "gguf_";
     if (format == "int8") { return detail::run_arrays<Arch, signed_integer<8, float, false>>(c, verdicts, "I8", ""); }
-    if (format == "int4") { return detail::run_arrays<Arch, signed_integer<4, float, false>>(c, verdicts, "U8", ""); }
+    if (format == "int4") { return detail::run_arrays<Arch, signed_integer<4, float, false>>(c, verdicts, "U8 I8", ""); }
     if (format == "gptq_int4") { return detail::run_gptq<Arch>(c, verdicts, gptq_zeros::minus_one); }
     if (format == "gptq_v2_int4") { return detail::run_gptq<Arch>(c, verdicts, gptq_zeros::as_is); }
     if (format == "awq_int4") { return detail::run_awq<Arch>(c, verdicts); }
