@@ -96,6 +96,20 @@ struct encode_array_call {
     bool untouched() const { return all_untouched(code_memory) && all_untouched(zero_memory) && all_untouched(scale_memory); }
 };
 
+/// 3 x 64 times 20 x 64, with everything.
+struct matmul_call {
+    std::vector<unsigned char> stored = std::vector<unsigned char>(20 * 36);
+    quant::packed_matrix<gguf::q4_0> w = quant::pack(gguf::matrix<gguf::q4_0>(stored.data(), 20 * 36, 20, 64));
+    std::vector<float> x_memory = minus_ones(3 * 64), bias_memory = minus_ones(20), residual_memory = minus_ones(60);
+    guarded<float> memory{60};
+    sm::view<const float, 2> x{x_memory.data(), {3, 64}};
+    sm::view<float, 2> out{memory.data(), {3, 20}};
+    quant::options options{.bias = {bias_memory.data(), {20}}, .residual = {residual_memory.data(), {3, 20}}};
+
+    void call() const { quant::matmul(x, w, out, options); }
+    bool untouched() const { return all_untouched(memory); }
+};
+
 // clang-format off
 const std::vector<refusal<gguf_call>> of_gguf = {
     {"null", [](gguf_call& c) { c.bytes = nullptr; }, {"bytes is null, but byte_count is 288"}},
@@ -174,6 +188,20 @@ const std::vector<refusal<encode_array_call>> of_encode_arrays = {
     {"in place", [](encode_array_call& c) { c.codes = {reinterpret_cast<std::int8_t*>(c.weight_memory.data()), {2, 32}}; }, {"codes overlaps weights"}},
     {"scales on codes", [](encode_array_call& c) { c.codes = {reinterpret_cast<std::int8_t*>(c.scale_memory.data()), {2, 32}, {0, 1}}; }, {"codes overlaps scales"}},
 };
+const std::vector<refusal<matmul_call>> of_matmul = {
+    {"x null", [](matmul_call& c) { c.x = null(c.x); }, {"x is null, but its shape has 192 elements"}},
+    {"out null", [](matmul_call& c) { c.out = null(c.out); }, {"out is null, but its shape has 60 elements"}},
+    {"depth", [](matmul_call& c) { c.x = resized(c.x, 1, 32); }, {"x's number of columns is 32, but the weights' is 64"}},
+    {"rows", [](matmul_call& c) { c.out = resized(c.out, 0, 2); }, {"out's number of rows is 2, but x's is 3"}},
+    {"columns", [](matmul_call& c) { c.out = resized(c.out, 1, 19); }, {"out's number of columns is 19, but the weights' number of rows is 20"}},
+    {"bias", [](matmul_call& c) { c.options.bias = resized(c.options.bias, 0, 3); }, {"bias's length is 3, but the weights' number of rows is 20"}},
+    {"residual's rows", [](matmul_call& c) { c.options.residual = resized(c.options.residual, 0, 1); }, {"residual's number of rows is 1, but x's is 3"}},
+    {"residual's columns", [](matmul_call& c) { c.options.residual = resized(c.options.residual, 1, 1); }, {"residual's number of columns is 1", "20"}},
+    {"over x", [](matmul_call& c) { c.out = {c.x_memory.data() + 60, {3, 20}}; }, {"out overlaps x"}},
+    {"over bias", [](matmul_call& c) { c.out = {c.bias_memory.data(), {3, 20}, {0, 1}}; }, {"out overlaps bias"}},
+    {"beside residual", [](matmul_call& c) { c.out = {c.residual_memory.data(), {3, 20}, {0, 1}}; }, {"out overlaps residual"}},
+    {"over the weights", [](matmul_call& c) { c.out = {reinterpret_cast<float*>(c.w.panel(1)), {3, 20}, {0, 1}}; }, {"out overlaps the weights"}},
+};
 // clang-format on
 
 } // namespace
@@ -211,6 +239,26 @@ TEST_CASE("quant: decoding and encoding what does not fit is refused, and nothin
     const gguf::matrix<gguf::q8_0> matrix(d.stored.data(), 68, 2, 32);
     CHECK(message_of([&] { quant::weight(matrix, 2, 0); }) == "quant::weight: row is 2, but the matrix has 2");
     CHECK(message_of([&] { quant::weight(matrix, 0, -1); }) == "quant::weight: column is -1, but the matrix has 32");
+}
+
+TEST_CASE("quant: packing and products that do not fit are refused, and nothing is written")
+{
+    check_refusals("quant::matmul: ", of_matmul);
+    matmul_call c;
+    c.call();
+    c.options.residual = c.out; // in place
+    c.call();
+    std::vector<unsigned char> memory(4096);
+    const gguf::matrix<gguf::q4_0> source(c.stored.data(), 20 * 36, 20, 64);
+    const std::string message = message_of([&] { quant::pack(source, sm::workspace(memory.data(), 100)); });
+    CHECK(message.find("memory has 100 bytes, but the call needs") != std::string::npos);
+    // FP8 is no integer.
+    std::vector<sm::fp8_e4m3> codes(20 * 64);
+    std::vector<float> scales(20);
+    const auto floats = quant::pack(quant::fp8_matrix<sm::fp8_e4m3>(sm::view<const sm::fp8_e4m3, 2>(codes.data(), {20, 64}),
+                                                                     sm::view<const float, 2>(scales.data(), {20, 1})));
+    CHECK(message_of([&] { quant::matmul(c.x, floats, c.out, {.compute = quant::compute::int8}); }) ==
+          "quant::matmul: compute is int8, but the codes of fp8_e4m3 are no integers");
 }
 
 } // namespace quant_refusals_test

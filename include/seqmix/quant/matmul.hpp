@@ -156,8 +156,8 @@ void multiply_as_floats(const view<const T, 2>& x, const float_weights<Arch, Ele
 /// | int8 | exact | half a step of their block, max|x| / 254 | Σ over blocks of max|x| / 254 Σ|w|, and u for each group |
 ///
 /// A row with NaN or an infinity in x is NaN with int8, everywhere. Results do not depend on the number of threads; with int8 rows do
-/// not depend on each other. Refuses shapes that do not fit, null, an out that overlaps x or bias, int8 for formats that are no
-/// integers. Decoding with scales of the formats: quant/README.md.
+/// not depend on each other. Refuses shapes that do not fit, null, an out that overlaps what is read (residual may be out), int8 for
+/// formats that are no integers. Why the errors are these: quant/README.md.
 template <class Arch = arch::native, class T, class Out, format F>
 void matmul(const view<T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& out, const options& opt = {}, const context_ref& ctx = {})
 {
@@ -169,6 +169,7 @@ void matmul(const view<T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& 
     check_extent(check, out, "out", 0, "number of rows", x.extent(0), "x's");
     check_extent(check, out, "out", 1, "number of columns", w.rows(), "the weights' number of rows");
     check_apart(check, reach(out), "out", x, "x");
+    check_apart(check, reach(out), "out", view<const std::byte, 1>(w.panel(0), {w.bytes()}), "the weights");
     if (opt.bias) {
         check_extent(check, opt.bias, "bias", 0, "length", w.rows(), "the weights' number of rows");
         check_apart(check, reach(out), "out", opt.bias, "bias");
