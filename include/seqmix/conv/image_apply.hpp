@@ -32,6 +32,7 @@ struct image_channels {
     index skip_stride;
     float* spare; ///< [count][whole registers of a row]
     index spare_stride;
+    bool dense; ///< one channel whose columns lie together in all operands
 
     /// Rows first … last - 1 as they lie in the sequence, the gate multiplied in, into `to` of each channel; rows outside of the image are
     /// zeros, or the image's other end. Writes less than a register beyond the last.
@@ -45,6 +46,10 @@ struct image_channels {
             };
             if (row < 0 || row >= height) {
                 all([&](float* at, index) { std::fill_n(at, layout.pitch, 0.0f); });
+                continue;
+            }
+            if (dense) {
+                load_dense(row, to);
                 continue;
             }
             load_block<Arch>(block_of(u, row), tile::lane_groups{to + left, of_channel, lanes});
@@ -63,10 +68,23 @@ struct image_channels {
         }
     }
 
+    /// `sum` of the places w and on of row h, to the output; `input` is what was read there. For dense channels.
+    SEQMIX_INLINE void put(index h, index w, f32 sum, const float* input) const
+    {
+        const index count = layout.columns.extent - w;
+        if (skip != nullptr) { sum = fma(f32::broadcast(*skip), f32::load(input), sum); }
+        if (post) { sum = sum * tile::load_strided<Arch>(post.data() + h * post.stride(1) + w, 1, count); }
+        tile::store_strided<Arch>(sum, out.data() + h * out.stride(1) + w, 1, count);
+    }
+
     /// Row h of the output from sums, and from the inputs at the same places.
     void finish(index h, float* sums, index of_sums, const float* inputs, index of_inputs) const
     {
         const index width = layout.columns.extent, count = u.extent(0);
+        if (dense) {
+            for (index w = 0; w < width; w += lanes) { put(h, w, f32::load(sums + w), inputs + w); }
+            return;
+        }
         if (post) { load_block<Arch>(block_of(post, h), tile::lane_groups{spare, spare_stride, lanes}); }
         for (index c = 0; (post || skip != nullptr) && c < count; ++c) {
             const f32 factor = f32::broadcast(skip != nullptr ? skip[c * skip_stride] : 0.0f);
@@ -82,6 +100,20 @@ struct image_channels {
     }
 
 private:
+    SEQMIX_INLINE void load_dense(index row, float* to) const
+    {
+        const index width = layout.columns.extent, left = layout.left, pitch = layout.pitch;
+        const T* const from = u.data() + row * u.stride(1);
+        const T* const gate = pre ? pre.data() + row * pre.stride(1) : nullptr;
+        index w = 0;
+        for (; w < width; w += lanes) {
+            f32 x = tile::load_strided<Arch>(from + w, 1, width - w);
+            if (gate != nullptr) { x = x * tile::load_strided<Arch>(gate + w, 1, width - w); }
+            x.store(to + left + w);
+        }
+        for (; w < pitch - left; w += lanes) { f32::zero().store(to + left + w); }
+        for (index i = 0; i < left; ++i) { to[i] = to[width + i]; }
+    }
     template <class E>
     static tile::block<E> block_of(const view<E, 3>& v, index row)
     {
@@ -151,9 +183,17 @@ void convolve_band(const image_plan<Arch>& plan, index first, index from, const 
         float *const channel = s.inputs + n * s.of_channel, *const sums = s.sums + n * s.of_sums;
         std::fill_n(channel, s.margin, 0.0f);
         std::fill(channel + s.margin + loaded * l.pitch, channel + s.of_channel, 0.0f);
-        const index sums_pitch = s.sums_pitch;
-        image_direct<Arch>::run(channel + s.margin + l.left - l.columns.behind, l.pitch, plan.taps(first + n), l.rows.taps, l.columns.taps, height,
-                                l.columns.extent, [=](index h, index w, simd::f32<Arch> y) SEQMIX_INLINE_LAMBDA { y.store(sums + h * sums_pitch + w); });
+        const auto run = [&](const auto& sink) {
+            image_direct<Arch>::run(channel + s.margin + l.left - l.columns.behind, l.pitch, plan.taps(first + n), l.rows.taps, l.columns.taps, height,
+                                    l.columns.extent, sink);
+        };
+        const float* const places = rows + l.rows.behind * l.pitch + l.left; // of the outputs
+        const index pitch = l.pitch, sums_pitch = s.sums_pitch;
+        if (c.dense) {
+            run([=](index h, index w, simd::f32<Arch> y) SEQMIX_INLINE_LAMBDA { c.put(from + h, w, y, places + h * pitch + w); });
+            return;
+        }
+        run([=](index h, index w, simd::f32<Arch> y) SEQMIX_INLINE_LAMBDA { y.store(sums + h * sums_pitch + w); });
     }
     for (index h = 0; h < height; ++h) {
         c.finish(from + h, s.sums + h * s.sums_pitch, s.of_sums, rows + (h + l.rows.behind) * l.pitch + l.left, s.of_channel);
@@ -204,7 +244,7 @@ void apply(const image_plan<Arch>& plan, const view<U, 4>& u, const view<Out, 4>
         const auto of = [&](const auto& v) { return v ? v[item].slice(0, first, last) : std::remove_cvref_t<decltype(v[item])>{}; };
         const detail::image_channels<Arch, T, Out> some = {
             plan.layout(), of(view<const T, 4>(u)), of(opt.pre_gate), of(opt.post_gate), of(out),
-            opt.skip ? &opt.skip(first) : nullptr, opt.skip.stride(0), scratch.spare, scratch.spare_stride};
+            opt.skip ? &opt.skip(first) : nullptr, opt.skip.stride(0), scratch.spare, scratch.spare_stride, alone};
         if (plan.sequences() != nullptr) {
             detail::convolve_sequences(plan, first, some, scratch);
         } else {
