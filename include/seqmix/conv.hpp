@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Long convolutions: whole sequences by plans, streams token by token; images; Monarch matrices.
+// Long convolutions: whole sequences by plans, streams token by token; Hyena; images; Monarch matrices; butterfly factors.
 #include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/hyena.hpp>
 #include <seqmix/conv/image_apply.hpp>
 #include <seqmix/conv/kernels.hpp>
 #include <seqmix/conv/monarch.hpp>
