@@ -3,6 +3,7 @@
 
 // Long convolutions: whole sequences by plans, streams token by token; Hyena; images; Monarch matrices; butterfly factors.
 #include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/butterfly_factors.hpp>
 #include <seqmix/conv/hyena.hpp>
 #include <seqmix/conv/image_apply.hpp>
 #include <seqmix/conv/kernels.hpp>
