@@ -8,6 +8,7 @@
 #include <seqmix/conv/image_apply.hpp>
 #include <seqmix/conv/kernels.hpp>
 #include <seqmix/conv/monarch.hpp>
+#include <seqmix/conv/monarch_causal.hpp>
 #include <seqmix/conv/monarch_dft.hpp>
 #include <seqmix/conv/monarch_mixer.hpp>
 #include <seqmix/conv/monarch_projection.hpp>
