@@ -74,7 +74,8 @@ void check(index batch, index size, const std::vector<index>& strides, bool give
         }
         for (index i = 0; i < size; ++i) {
             const double want = y[static_cast<std::size_t>(i)], error = std::fabs(static_cast<double>(static_cast<float>(out(b, i))) - want);
-            const double allowed = 2.0 * static_cast<double>(strides.size()) * 0x1p-24 * bound[static_cast<std::size_t>(i)] * (1.0 + round) + round * std::fabs(want);
+            const double of_sums = 2.0 * static_cast<double>(strides.size()) * 0x1p-24 * bound[static_cast<std::size_t>(i)];
+            const double allowed = of_sums * (1.0 + round) + round * std::fabs(want);
             largest = std::max(largest, error == 0.0 ? 0.0 : std::isfinite(error) ? error / allowed : 1e30);
         }
     }
@@ -132,8 +133,8 @@ TEST_CASE("butterflies: the identity, and Hadamard's transform by either order")
         // Of small integers, exactly.
         std::vector<float> whole(x.size());
         for (float& number : whole) { number = static_cast<float>(random.integer(-9, 9)); }
-        conv::apply(matrix(factors_of(repeated(size, levels, {1, 1, 1, -1}), size), {.decreasing = decreasing}), laid<const float>(whole.data(), batch, size, 0),
-                    laid(y.data(), batch, size, 0));
+        conv::apply(matrix(factors_of(repeated(size, levels, {1, 1, 1, -1}), size), {.decreasing = decreasing}),
+                    laid<const float>(whole.data(), batch, size, 0), laid(y.data(), batch, size, 0));
         bool same = true;
         for (index b = 0; b < batch; ++b) {
             for (index i = 0; i < size; ++i) {
@@ -165,7 +166,9 @@ TEST_CASE("butterflies: rows of unit vectors give the product of dense matrices"
         for (index j = 0; j < size / 2; ++j) {
             const index i = j / s * 2 * s + j % s;
             for (index r = 0; r < 2; ++r) {
-                for (index c = 0; c < 2; ++c) { dense[static_cast<std::size_t>((i + r * s) * size + i + c * s)] = static_cast<double>(factors(f, j, r, c)); }
+                for (index c = 0; c < 2; ++c) {
+                    dense[static_cast<std::size_t>((i + r * s) * size + i + c * s)] = static_cast<double>(factors(f, j, r, c));
+                }
             }
         }
         for (std::size_t i = 0; i < 16; ++i) {
@@ -181,7 +184,8 @@ TEST_CASE("butterflies: rows of unit vectors give the product of dense matrices"
     double largest = 0.0, error = 0.0;
     for (std::size_t i = 0; i < 16; ++i) {
         for (std::size_t j = 0; j < 16; ++j) {
-            largest = std::max(largest, std::fabs(product[i * 16 + j])), error = std::max(error, std::fabs(static_cast<double>(out[j * 16 + i]) - product[i * 16 + j]));
+            const double want = product[i * 16 + j];
+            largest = std::max(largest, std::fabs(want)), error = std::max(error, std::fabs(static_cast<double>(out[j * 16 + i]) - want));
         }
     }
     CHECK(error <= 16.0 * 10.0 * 0x1p-24 * largest); // at most 2 · 5 roundings of each of up to 16 terms
@@ -227,7 +231,9 @@ TEST_CASE("butterflies refuse")
             {"a stride", [](butterfly_call& c) { c.strides[1] = 3; }, {"strides(1) is 3", "below 8"}},
             {"too far", [](butterfly_call& c) { c.strides[2] = 8; }, {"strides(2) is 8", "below 8"}},
             {"negative", [](butterfly_call& c) { c.strides[0] = -1; }, {"strides(0) is -1", "below 8"}},
-            {"too many", [](butterfly_call& c) { c.opt.strides = {}, c.factors = {c.numbers.data(), {6, 2, 2, 2}}; }, {"factors has 6 factors", "at most 2"}},
+            {"too many",
+             [](butterfly_call& c) { c.opt.strides = {}, c.factors = {c.numbers.data(), {6, 2, 2, 2}}; },
+             {"factors has 6 factors", "at most 2"}},
         });
     check_refusals<butterfly_call>("conv::apply",
                                    {

@@ -52,7 +52,8 @@ struct operands {
             for (E& x : to) { x = whole ? x : static_cast<E>(random.normal()); }
         };
         const index all = n.batch * n.channels * n.length, kernels = n.order * n.channels;
-        numbers(kernel, kernels * n.taps * (n.own_kernels ? n.batch : 1), 2), numbers(skip, kernels, 2), numbers(v, all, 4), numbers(gates, all * n.order, 1);
+        numbers(kernel, kernels * n.taps * (n.own_kernels ? n.batch : 1), 2), numbers(skip, kernels, 2);
+        numbers(v, all, 4), numbers(gates, all * n.order, 1);
     }
     plan make() const
     {

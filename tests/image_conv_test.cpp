@@ -250,7 +250,8 @@ TEST_CASE("convolutions of images: nothing to do")
     for (const border b : {border::causal, border::centred, border::circular}) {
         for (const method how : {method::direct, method::transform}) {
             for (int nothing = 0; nothing < 6; ++nothing) {
-                problem p{.batch = 2, .channels = 2, .height = 3, .width = 4, .rows = 2, .columns = 2, .vertical = b, .horizontal = b, .skip = true, .how = how};
+                problem p{.batch = 2, .channels = 2, .height = 3, .width = 4, .rows = 2, .columns = 2,
+                          .vertical = b, .horizontal = b, .skip = true, .how = how};
                 index* const extents[] = {&p.batch, &p.channels, &p.height, &p.width, &p.rows, &p.columns};
                 *extents[nothing] = 0;
                 check<float, float>(p, 1);

@@ -9,6 +9,7 @@
 #include <seqmix/conv/monarch_reference.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -89,8 +90,9 @@ struct operator_case {
         std::vector<float> spectrum(static_cast<std::size_t>(2 * b * p)), y(u.size());
         const index one = 1;
         conv::apply(forward, conv::decimated(sm::view<const float, 2>(k.data(), {one, size()}), b), sm::view<float, 3>(spectrum.data(), {one, 2 * b, p}));
-        conv::mix_sequence(sm::view<const float, 3>(u.data(), {one, one, size()}), forward, sm::view<const float, 2>(spectrum.data(), {one, 2 * b * p}), back,
-                           sm::view<float, 3>(y.data(), {one, one, size()}), {.spectral = true});
+        conv::mix_sequence(sm::view<const float, 3>(u.data(), {one, one, size()}), forward,
+                           sm::view<const float, 2>(spectrum.data(), {one, 2 * b * p}), back, sm::view<float, 3>(y.data(), {one, one, size()}),
+                           {.spectral = true});
         return y;
     }
     /// The largest error that rounding explains, of any output: products of absolute values times so many roundings as any number goes

@@ -68,7 +68,8 @@ TEST_CASE("threads share plans of images and butterfly matrices")
     const index D = 4, side = 24;
     const std::vector<float> kernel = normals(D * 25), u = normals(D * side * side);
     for (const conv::method how : {conv::method::direct, conv::method::transform}) {
-        const conv::image_plan<test_arch> plan(sm::view<const float, 3>(kernel.data(), {D, index{5}, index{5}}), {.height = side, .width = side, .method = how});
+        const conv::image_plan<test_arch> plan(sm::view<const float, 3>(kernel.data(), {D, index{5}, index{5}}),
+                                               {.height = side, .width = side, .method = how});
         const sm::view<const float, 4> in(u.data(), {index{1}, D, side, side});
         check_shared(D * side * side, [&](float* out, auto& ctx) { conv::apply(plan, in, sm::view<float, 4>(out, {index{1}, D, side, side}), {}, ctx); });
     }

@@ -22,9 +22,9 @@ struct hyena_options {
 /// h_1 first: made of [N D, Lk], or of [B, N D, Lk] where items have their own. Causal or circular as the plan says, L up to its length. Any
 /// strides, zero sizes too: of order 0 it is a copy. The order-2 operator is the one that Hyena models use.
 ///
-/// The same as N calls of `apply` with post-gates, bit for bit where all is float, but one pass: what is between the convolutions stays float in scratch. Scratch
-/// of a thread: one transform and 2 rows, or 3 copies of as many channels as a register has lanes where rows are not contiguous
-/// floats. Bit-identical for every number of threads. Error: that of the plan for each convolution, carried through what follows.
+/// The same as N calls of `apply` with post-gates, bit for bit where all is float, but one pass: what is between the convolutions
+/// stays float in scratch. Scratch of a thread: one transform and 2 rows, or 3 copies of as many channels as a register has lanes
+/// where rows are not contiguous floats. Bit-identical for every number of threads. Error: that of the plan for each convolution, carried through what follows.
 ///
 /// Throws std::invalid_argument, naming the argument and both values, with out untouched.
 /// Source: Poli et al. 2023, "Hyena Hierarchy: Towards Larger Convolutional Language Models", section 3.1, definition 3.1.
@@ -39,8 +39,8 @@ void hyena(const plan<Arch>& plan, const view<U, 3>& v, const view<const std::re
     const checker check("conv::hyena");
     const index channels = v.extent(1), length = v.extent(2), order = gates.extent(1);
     const named_operand first("v", v), factors("gates", gates), written("out", out), skip("skip", opt.skip);
-    const named_extent batch = {"batch", v.extent(0), "v's"}, of_channels = {"number of channels", channels, "v's"}, times = {"length", length, "v's"};
-    const named_extent orders = {"order", order, "gates'"};
+    const named_extent batch = {"batch", v.extent(0), "v's"}, of_channels = {"number of channels", channels, "v's"};
+    const named_extent times = {"length", length, "v's"}, orders = {"order", order, "gates'"};
     check_given(check, first, factors, written);
     check_shape(check, factors, batch + orders + of_channels + times);
     check_shape(check, written, batch + of_channels + times);

@@ -184,8 +184,8 @@ void convolve_band(const image_plan<Arch>& plan, index first, index from, const 
         std::fill_n(channel, s.margin, 0.0f);
         std::fill(channel + s.margin + loaded * l.pitch, channel + s.of_channel, 0.0f);
         const auto run = [&](const auto& sink) {
-            image_direct<Arch>::run(channel + s.margin + l.left - l.columns.behind, l.pitch, plan.taps(first + n), l.rows.taps, l.columns.taps, height,
-                                    l.columns.extent, sink);
+            image_direct<Arch>::run(channel + s.margin + l.left - l.columns.behind, l.pitch, plan.taps(first + n), l.rows.taps,
+                                    l.columns.taps, height, l.columns.extent, sink);
         };
         const float* const places = rows + l.rows.behind * l.pitch + l.left; // of the outputs
         const index pitch = l.pitch, sums_pitch = s.sums_pitch;

@@ -18,8 +18,8 @@ struct image_direct {
     /// Floats behind the last row that are read and not used, besides `rows` - 1 rows.
     static constexpr index beyond = vectors * lanes;
 
-    /// sink(h, w, …) = Σ_ij taps(i, j) x(h + i, w + j) for h < height and the w of whole registers up to width. Row h of x is at x + h pitch; taps are
-    /// [tap_rows][tap_columns], dense.
+    /// sink(h, w, …) = Σ_ij taps(i, j) x(h + i, w + j) for h < height and the w of whole registers up to width. Row h of x is at
+    /// x + h pitch; taps are [tap_rows][tap_columns], dense.
     template <class Sink>
     static SEQMIX_NOINLINE void run(const float* x, index pitch, const float* taps, index tap_rows, index tap_columns, index height, index width,
                                     const Sink& sink)

@@ -38,7 +38,8 @@ void check_diagonal(const checker& check, const view<T, 2>& lower, const char* n
 {
     for (index i = 0; i < lower.extent(0); ++i) {
         const double number = static_cast<double>(lower(i, i));
-        check.require(std::isfinite(number) && number != 0.0, name, " has ", number, " at place ", i, " of its diagonal, which must be finite and not 0");
+        check.require(std::isfinite(number) && number != 0.0, name, " has ", number, " at place ", i,
+                      " of its diagonal, which must be finite and not 0");
     }
 }
 
@@ -56,8 +57,8 @@ void check_diagonal(const checker& check, const view<T, 2>& lower, const char* n
 ///
 /// M evaluates them at the N-th roots of unity, M' finds the y whose polynomial is k(Z) u(Z) up to terms from Z^n on. q_j has no power below
 /// Z^j, so a product with it has none either, and no y_t below j: hence causal. left [b, b] and right [b, c, c] are the parameters, float or double,
-/// lower triangular (what is above the diagonal is not read), with no 0 on the diagonals. With both the identity, q_j = Z^j, M and M' are dft_monarch's, and
-/// the operator is the causal convolution.
+/// lower triangular (what is above the diagonal is not read), with no 0 on the diagonals. With both the identity, q_j = Z^j, M and
+/// M' are transforms as dft_monarch's, and the operator is the causal convolution.
 ///
 /// Computed in double, then rounded to W, float or double; about 2 N b² + 2 p n c multiply-adds. The error of M' grows with the condition
 /// of `left` and `right`: keep what is below the diagonals small, or diagonals large.
@@ -69,7 +70,8 @@ void causal_monarch(const view<P, 2>& left, const view<P, 3>& right, const view<
                     const view<W, 3>& v2)
 {
     static_assert(std::same_as<W, float> || std::same_as<W, double>, "seqmix: weights are float or double");
-    static_assert(std::same_as<std::remove_const_t<P>, float> || std::same_as<std::remove_const_t<P>, double>, "seqmix: parameters are float or double");
+    using Parameter = std::remove_const_t<P>;
+    static_assert(std::same_as<Parameter, float> || std::same_as<Parameter, double>, "seqmix: parameters are float or double");
     using complex = std::complex<double>;
     const checker check("conv::causal_monarch");
     const named_operand of_left("left", left), of_right("right", right);
@@ -96,7 +98,8 @@ void causal_monarch(const view<P, 2>& left, const view<P, 3>& right, const view<
     }
 
     std::vector<complex> roots; // e^(-2πi n / N)
-    for (index n = 0; n < N; ++n) { roots.push_back(std::polar(1.0, -2.0 * 3.14159265358979323846 * static_cast<double>(n) / static_cast<double>(N))); }
+    const double angle = -2.0 * 3.14159265358979323846 / static_cast<double>(N);
+    for (index n = 0; n < N; ++n) { roots.push_back(std::polar(1.0, angle * static_cast<double>(n))); }
     const auto root = [&](index turns) { return roots[static_cast<std::size_t>(turns % N)]; };
     // A complex number as a real 2 x 2 block.
     const auto entry = [](complex z, index to, index from) { return static_cast<W>(to == from ? z.real() : to == 0 ? -z.imag() : z.imag()); };
@@ -108,7 +111,9 @@ void causal_monarch(const view<P, 2>& left, const view<P, 3>& right, const view<
             for (index j1 = 0; j1 < c; ++j1) {
                 complex value = 0.0, interpolated = 0.0;
                 for (index m = j1; m < c; ++m) { value += static_cast<double>(right(j0, m, j1)) * root(a * b % N * m); }
-                for (index m = 0; m <= j1; ++m) { interpolated += right_inverse[static_cast<std::size_t>(m * c + j1)] * std::conj(root(a * b % N * m)); }
+                for (index m = 0; m <= j1; ++m) {
+                    interpolated += right_inverse[static_cast<std::size_t>(m * c + j1)] * std::conj(root(a * b % N * m));
+                }
                 interpolated /= static_cast<double>(N);
                 for (index part = 0; part < 2; ++part) {
                     w1(j0, part * p + a, j1) = entry(value, part, 0);
@@ -118,7 +123,9 @@ void causal_monarch(const view<P, 2>& left, const view<P, 3>& right, const view<
             for (index j = 0; j < b; ++j) {
                 complex value = 0.0, interpolated = 0.0;
                 for (index m = j0; m < b; ++m) { value += static_cast<double>(left(m, j0)) * root((a + p * j) * m); }
-                for (index m = 0; m <= j0; ++m) { interpolated += left_inverse[static_cast<std::size_t>(m * b + j0)] * std::conj(root((a + p * j) * m)); }
+                for (index m = 0; m <= j0; ++m) {
+                    interpolated += left_inverse[static_cast<std::size_t>(m * b + j0)] * std::conj(root((a + p * j) * m));
+                }
                 for (index to = 0; to < 2; ++to) {
                     for (index from = 0; from < 2; ++from) {
                         w2(a, to * b + j, 2 * j0 + from) = entry(value, to, from);
