@@ -11,6 +11,7 @@ maker onednn_gemm;
 const char* onednn_version();
 // FFTW likewise.
 maker fftw_long_conv;       ///< channel by channel: padded, transformed, multiplied, transformed back
+maker fftw_image;           ///< images channel by channel, padded to twice their sides
 maker fftw_three_passes;    ///< each of these for all channels before the next, as tensor libraries do
 const char* fftw_version();
 
@@ -54,8 +55,9 @@ inline constexpr peer onednn_gemm_peer = {};
 #endif
 #if defined(SEQMIX_BENCH_FFTW)
 inline constexpr peer fftw_long_conv_peer = {"fftw", fftw_long_conv, true}, fftw_three_passes_peer = {"fftw in three passes", fftw_three_passes, true};
+inline constexpr peer fftw_image_peer = {"fftw", fftw_image, true};
 #else
-inline constexpr peer fftw_long_conv_peer = {}, fftw_three_passes_peer = {};
+inline constexpr peer fftw_long_conv_peer = {}, fftw_three_passes_peer = {}, fftw_image_peer = {};
 #endif
 #if defined(SEQMIX_BENCH_XSIMD)
 inline constexpr peer xsimd_map_peer = {"xsimd", xsimd_map, false};

@@ -81,6 +81,11 @@ struct long_conv_problem {
     std::int64_t of_parts = 0;
 };
 
+/// A causal convolution of images. Operands u [channels, height, width], kernels [channels, rows, columns], out as u.
+struct image_problem {
+    std::int64_t channels = 64, height = 128, width = 128, rows = 128, columns = 128;
+};
+
 /// HGRN (two inputs: x, g) and the MatMul-free LM's unit (three: candidate, forget, gate), then out; all [B, L, D], or [B, D, L] with
 /// `time_inside`. With `step`: one token, whose state is kept between runs. `segments` pieces of time are shared by `threads`.
 struct hgrn_problem {
@@ -98,6 +103,11 @@ struct training_problem {
     element type = element::f32;
     std::int64_t length = 8192, dim = 512, hidden = 512, chunk = 2048;
     int threads = 1;
+};
+
+/// Products of levels of butterflies, strides 1, 2, 4, … Operands x [batch, size], factors [log2 size, size / 2, 2, 2], out as x.
+struct butterfly_problem {
+    std::int64_t batch = 256, size = 1024;
 };
 
 /// The product with a Monarch matrix. Operands x [batch, k p], w1 [k, q, p], w2 [l, s, r], out [batch, l s].

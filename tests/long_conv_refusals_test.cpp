@@ -2,6 +2,7 @@
 #include "support/refusals.hpp"
 
 #include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/image_apply.hpp>
 #include <seqmix/conv/kernels.hpp>
 #include <seqmix/conv/stream.hpp>
 
@@ -81,6 +82,44 @@ TEST_CASE("conv::plan refuses parts of spectra")
             {"direct",
              [&](apply_call& c) { c.plan.keep = parts(4), c.plan.method = conv::method::direct; },
              {"keep is given for 4 parts", "method is direct"}},
+        });
+}
+
+struct image_call {
+    std::vector<float> kernel = minus_ones(3 * 2 * 2), u = minus_ones(2 * 3 * 5 * 7), pre = u, post = u, skip = minus_ones(3), out = u;
+    conv::image_options plan{.height = 5, .width = 7};
+    input<3> k{kernel.data(), {3, 2, 2}};
+    input<4> x{u.data(), {2, 3, 5, 7}};
+    sm::view<float, 4> y{out.data(), {2, 3, 5, 7}};
+    conv::image_apply_options<float> opt{.pre_gate = {pre.data(), {2, 3, 5, 7}}, .post_gate = {post.data(), {2, 3, 5, 7}}, .skip = {skip.data(), {3}}};
+
+    void call() { conv::apply(conv::image_plan<scalar>(k, plan), x, y, opt); }
+    bool untouched() const { return all_minus_ones({&kernel, &u, &pre, &post, &skip, &out}); }
+};
+
+TEST_CASE("convolutions of images refuse")
+{
+    check_refusals<image_call>(
+        "conv::image_plan",
+        {
+            {"null kernel", [](image_call& c) { c.k = null(c.k); }, {"kernel is null", "12"}},
+            {"negative height", [](image_call& c) { c.plan.height = -1; }, {"height is -1", "at least 0"}},
+            {"negative width", [](image_call& c) { c.plan.width = -2; }, {"width is -2", "at least 0"}},
+            {"negative points", [](image_call& c) { c.plan.points = -4; }, {"points is -4", "at least 0"}},
+        });
+    check_refusals<image_call>(
+        "conv::apply",
+        {
+            {"null u", [](image_call& c) { c.x = null(c.x); }, {"u is null", "210"}},
+            {"null out", [](image_call& c) { c.y = null(c.y); }, {"out is null", "210"}},
+            {"channels of u", [](image_call& c) { c.x = resized(c.x, 1, 2); }, {"u's number of channels is 2", "the plan's is 3"}},
+            {"height of u", [](image_call& c) { c.plan.height = 6; }, {"u's height is 5", "the plan's is 6"}},
+            {"width of out", [](image_call& c) { c.y = resized(c.y, 3, 6); }, {"out's width is 6", "the plan's is 7"}},
+            {"batch of pre_gate", [](image_call& c) { c.opt.pre_gate = resized(c.opt.pre_gate, 0, 1); }, {"pre_gate's batch is 1", "u's is 2"}},
+            {"width of post_gate", [](image_call& c) { c.opt.post_gate = resized(c.opt.post_gate, 3, 6); }, {"post_gate's width is 6"}},
+            {"channels of skip", [](image_call& c) { c.opt.skip = resized(c.opt.skip, 0, 2); }, {"skip's number of channels is 2", "the plan's is 3"}},
+            {"out over u", [](image_call& c) { c.y = {c.u.data(), {2, 3, 5, 7}}; }, {"out overlaps u"}},
+            {"out over post_gate", [](image_call& c) { c.y = {c.post.data(), {2, 3, 5, 7}}; }, {"out overlaps post_gate"}},
         });
 }
 

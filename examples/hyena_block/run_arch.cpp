@@ -2,7 +2,7 @@
 // The block, compiled once per instruction set with its flags and -DSEQMIX_HYENA_ARCH=<set>.
 #include "kernel.hpp"
 
-#include <seqmix/conv/apply.hpp>
+#include <seqmix/conv/hyena.hpp>
 #include <seqmix/conv/kernels.hpp>
 #include <seqmix/conv/stream.hpp>
 #include <seqmix/ssm/causal_conv1d.hpp>
@@ -76,8 +76,8 @@ class block {
 public:
     block(index length, index channels)
         : D(channels), in_proj_(random(3 * D * D, 1.5 / std::sqrt(D))), short_(random(3 * D * 3, 1.0)), out_proj_(random(D * D, 1.0 / std::sqrt(D))),
-          skips_(random(2 * D, 1.0)), filters_(implicit_filters(D, length)), first_(filter(0), {.length = length}),
-          second_(filter(1), {.length = length}), first_stream_plan_(filter(0)), second_stream_plan_(filter(1)),
+          skips_(random(2 * D, 1.0)), filters_(implicit_filters(D, length)), plan_(matrix(filters_, 0, 2 * D, length), {.length = length}),
+          first_stream_plan_(filter(0)), second_stream_plan_(filter(1)),
           first_stream_(first_stream_plan_, 1), second_stream_(second_stream_plan_, 1), short_state_(static_cast<std::size_t>(3 * D * 2))
     {
     }
@@ -88,9 +88,8 @@ public:
         make_room(L);
         sm::tile::gemm<arch>(matrix(in_proj_, 0, 3 * D, D), input.transposed(0, 1), matrix(projected_, 0, 3 * D, L), scratch_);
         sm::ssm::causal_conv1d<arch>(item(projected_, 0, 3 * D, L), matrix(short_, 0, 3 * D, 3), item(mixed_, 0, 3 * D, L));
-        conv::apply(first_, item(mixed_, 0, D, L), item(middle_, 0, D, L), {.skip = skip(0)}, ctx_);
-        conv::apply(second_, item(middle_, 0, D, L), item(y_, 0, D, L),
-                    {.pre_gate = item(mixed_, D, D, L), .post_gate = item(mixed_, 2 * D, D, L), .skip = skip(1)}, ctx_);
+        conv::hyena(plan_, item(mixed_, 0, D, L), sm::view<const float, 4>(mixed_.data() + D * L, {index{1}, index{2}, D, L}), item(y_, 0, D, L),
+                    {.skip = matrix(skips_, 0, 2, D)}, ctx_);
         sm::tile::gemm<arch>(matrix(y_, 0, D, L).transposed(0, 1), matrix(out_proj_, 0, D, D).transposed(0, 1), output, scratch_);
     }
 
@@ -108,7 +107,7 @@ public:
         sm::tile::gemm<arch>(matrix(out_proj_, 0, D, D), matrix(y_, 0, D, 1), output.transposed(0, 1), scratch_);
     }
 
-    index points() const { return first_.points(); }
+    index points() const { return plan_.points(); }
 
 private:
     /// [1, rows, L]
@@ -118,12 +117,12 @@ private:
     void make_room(index L)
     {
         projected_.resize(static_cast<std::size_t>(3 * D * L)), mixed_.resize(projected_.size());
-        middle_.resize(static_cast<std::size_t>(D * L)), y_.resize(middle_.size());
+        middle_.resize(static_cast<std::size_t>(D)), y_.resize(static_cast<std::size_t>(D * L));
     }
 
     index D;
     numbers in_proj_, short_, out_proj_, skips_, filters_; // [3 D, D], [3 D, 3], [D, D], [2, D], [2 D, L]
-    conv::plan<arch> first_, second_;
+    conv::plan<arch> plan_;
     conv::stream_plan<arch> first_stream_plan_, second_stream_plan_;
     conv::stream<arch> first_stream_, second_stream_;
     numbers short_state_, projected_, mixed_, middle_, y_;

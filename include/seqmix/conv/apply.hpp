@@ -53,12 +53,12 @@ private:
 };
 
 /// y = post (sum + skip · input)
-template <class Arch, class T, class Out>
+template <class Arch, class In, class Gate, class Out>
 struct gated_result {
     using f32 = simd::f32<Arch>;
     Out* y;
-    const T* post; ///< may be null
-    gated_row<Arch, T> input;
+    const Gate* post; ///< may be null
+    gated_row<Arch, In> input;
     float skip;
 
     SEQMIX_INLINE void operator()(index t, f32 sum) const
@@ -127,7 +127,7 @@ void apply(const plan<Arch>& plan, const view<U, 3>& u, const view<Out, 3>& out,
             const auto row = [&](const auto& v) { return v ? &v(item, channel, 0) : nullptr; };
             const detail::gated_row<Arch, T> source = {row(from), row(opt.pre_gate), length, !plan.causal()};
             plan.convolve(item, channel, length, source,
-                          detail::gated_result<Arch, T, Out>{row(out), row(opt.post_gate), source, skip_of(channel)},
+                          detail::gated_result<Arch, T, T, Out>{row(out), row(opt.post_gate), source, skip_of(channel)},
                           reinterpret_cast<float*>(memory));
         });
         return;
@@ -159,8 +159,8 @@ void apply(const plan<Arch>& plan, const view<U, 3>& u, const view<Out, 3>& out,
         for (index c = 0; c < count; ++c) {
             const detail::gated_row<Arch, float> source = {at.in + c * stride, nullptr, length, !plan.causal()};
             plan.convolve(item, first + c, length, source,
-                          detail::gated_result<Arch, float, float>{at.result + c * stride, opt.post_gate ? at.gate + c * stride : nullptr, source,
-                                                                   skip_of(first + c)},
+                          detail::gated_result<Arch, float, float, float>{at.result + c * stride, opt.post_gate ? at.gate + c * stride : nullptr,
+                                                                          source, skip_of(first + c)},
                           at.row);
         }
         const view<Out, 2> to = block(out);

@@ -117,7 +117,7 @@ inline void check_chain(const checker& check, const monarch_shape& first, const 
 /// With mix_options::spectral the matrices are of dft_monarch, K is twice a transform's size N, and the kernel, its transform, is
 /// complex: the circular convolution of a row with a kernel of N numbers. Causal convolution of L numbers is that with N = 2 L, zeros behind both;
 /// dft_monarch fills matrices that skip these zeros and the half of the result that is dropped. Matrices other than the transforms mix
-/// in both directions of time: general causal Monarch matrices (the paper's section 4.2) are the caller's to make.
+/// in both directions of time, except those that causal_monarch makes.
 ///
 /// Error to first order, u = 2^-24: (p1 + r1 + p2 + r2 + 2) u |M2| (|kernel| ∘ |M1| |x|), of absolute values of all factors, and out's rounding.
 /// Throws std::invalid_argument, naming the argument and both values, with out untouched.

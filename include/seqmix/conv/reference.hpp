@@ -30,6 +30,34 @@ inline std::vector<double> convolve(const std::vector<double>& u, const std::vec
     return y;
 }
 
+/// One image [H, W] with one kernel [Hk, Wk]: y(h, w) = Σ_ab k(a, b) u(h - a + c, w - b + d), where c = ⌊Hk / 2⌋ if `centred` along the rows, else 0, and
+/// d likewise; numbers outside of u being 0, or u going round along an axis that is `circular`.
+struct image_axis_kind {
+    bool centred = false, circular = false;
+};
+inline std::vector<double> convolve_image(const std::vector<double>& u, index height, index width, const std::vector<double>& k, index rows,
+                                          index columns, image_axis_kind along_rows, image_axis_kind along_columns)
+{
+    const auto number = [](index i, index extent, image_axis_kind kind) { // -1: none
+        if (kind.circular) { return (i % extent + extent) % extent; }
+        return i >= 0 && i < extent ? i : -1;
+    };
+    std::vector<double> y(u.size());
+    for (index h = 0; h < height; ++h) {
+        for (index w = 0; w < width; ++w) {
+            for (index a = 0; a < rows; ++a) {
+                for (index b = 0; b < columns; ++b) {
+                    const index i = number(h - a + (along_rows.centred ? rows / 2 : 0), height, along_rows);
+                    const index j = number(w - b + (along_columns.centred ? columns / 2 : 0), width, along_columns);
+                    if (i < 0 || j < 0) { continue; }
+                    y[static_cast<std::size_t>(h * width + w)] += k[static_cast<std::size_t>(a * columns + b)] * u[static_cast<std::size_t>(i * width + j)];
+                }
+            }
+        }
+    }
+    return y;
+}
+
 /// The first `length` numbers of the product of two real polynomials modulo t^M - i, each of up to 2M numbers, the second half being imaginary, with
 /// the residues at e^(i (π/2 + 2πm) / M) set to 0 unless keep[m mod P]: residue by residue, O(M²).
 inline std::vector<double> ring_product(const std::vector<double>& u, const std::vector<double>& k, index points, const std::vector<bool>& keep, index length)
