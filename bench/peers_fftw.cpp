@@ -47,7 +47,7 @@ class convolution {
 public:
     convolution(const long_conv_problem& p, void* const* data)
         : p_(p), u_(static_cast<const float*>(data[0])), out_(static_cast<float*>(data[2])), points_(2 * p.length), bins_(p.length + 1),
-          kernels_(complexes(p.channels * bins_))
+          stride_((bins_ + 7) / 8 * 8), kernels_(complexes(p.channels * stride_))
     {
         const memory<float> x = reals(points_);
         const memory<complex> X = complexes(bins_);
@@ -57,9 +57,9 @@ public:
         const auto* const k = static_cast<const float*>(data[1]);
         for (std::int64_t d = 0; d < p.channels; ++d) {
             pad(k + d * p.taps, p.taps, x.get());
-            fftwf_execute_dft_r2c(ahead_, x.get(), as_fftw(kernels_.get() + d * bins_));
+            fftwf_execute_dft_r2c(ahead_, x.get(), as_fftw(kernels_.get() + d * stride_));
+            for (std::int64_t i = 0; i < bins_; ++i) { kernels_[static_cast<std::size_t>(d * stride_ + i)] /= static_cast<float>(points_); }
         }
-        for (std::int64_t i = 0; i < p.channels * bins_; ++i) { kernels_[static_cast<std::size_t>(i)] /= static_cast<float>(points_); }
     }
     convolution(const convolution&) = delete;
     convolution& operator=(const convolution&) = delete;
@@ -76,6 +76,7 @@ protected:
     const float* u_;
     float* out_;
     std::int64_t points_, bins_;
+    std::int64_t stride_; ///< of spectra: a plan serves no memory that is aligned otherwise than what it was made for
     memory<complex> kernels_;
     fftwf_plan ahead_, back_;
 };
@@ -89,7 +90,7 @@ public:
         for (std::int64_t d = 0; d < p_.channels; ++d) {
             pad(u_ + d * p_.length, p_.length, x_.get());
             fftwf_execute_dft_r2c(ahead_, x_.get(), as_fftw(X_.get()));
-            multiply(X_.get(), kernels_.get() + d * bins_, bins_);
+            multiply(X_.get(), kernels_.get() + d * stride_, bins_);
             fftwf_execute_dft_c2r(back_, as_fftw(X_.get()), x_.get());
             std::copy(x_.get(), x_.get() + p_.length, out_ + d * p_.length);
         }
@@ -103,7 +104,7 @@ private:
 class three_passes : convolution {
 public:
     three_passes(const long_conv_problem& p, void* const* data)
-        : convolution(p, data), x_(reals(p.channels * points_)), X_(complexes(p.channels * bins_))
+        : convolution(p, data), x_(reals(p.channels * points_)), X_(complexes(p.channels * stride_))
     {
     }
 
@@ -111,11 +112,11 @@ public:
     {
         for (std::int64_t d = 0; d < p_.channels; ++d) { pad(u_ + d * p_.length, p_.length, x_.get() + d * points_); }
         for (std::int64_t d = 0; d < p_.channels; ++d) {
-            fftwf_execute_dft_r2c(ahead_, x_.get() + d * points_, as_fftw(X_.get() + d * bins_));
+            fftwf_execute_dft_r2c(ahead_, x_.get() + d * points_, as_fftw(X_.get() + d * stride_));
         }
-        multiply(X_.get(), kernels_.get(), p_.channels * bins_);
+        for (std::int64_t d = 0; d < p_.channels; ++d) { multiply(X_.get() + d * stride_, kernels_.get() + d * stride_, bins_); }
         for (std::int64_t d = 0; d < p_.channels; ++d) {
-            fftwf_execute_dft_c2r(back_, as_fftw(X_.get() + d * bins_), x_.get() + d * points_);
+            fftwf_execute_dft_c2r(back_, as_fftw(X_.get() + d * stride_), x_.get() + d * points_);
         }
         for (std::int64_t d = 0; d < p_.channels; ++d) {
             std::copy(x_.get() + d * points_, x_.get() + d * points_ + p_.length, out_ + d * p_.length);
