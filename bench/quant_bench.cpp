@@ -19,8 +19,8 @@ using seqmix::view;
 
 enum class stored { int8, int4_g128, q4_0, q4_k, q8_0, fp8, mxfp4 };
 
-/// The peers' product first: they read int8 from the first two operands.
-struct quant_problem : gemm_problem {
+struct quant_problem {
+    index m, n, k;
     stored format;
     quant::compute compute;
     index copies = 1; ///< matrices, one after another, past every cache
@@ -32,7 +32,7 @@ class matmul_call {
 public:
     template <class Source>
     matmul_call(const quant_problem& p, void* const* data, const Source& source)
-        : p_(p), x_(static_cast<const float*>(data[3]), {p.m, p.k}), out_(static_cast<float*>(data[4]), {p.m, p.n})
+        : p_(p), x_(static_cast<const float*>(data[0]), {p.m, p.k}), out_(static_cast<float*>(data[2]), {p.m, p.n})
     {
         for (index i = 0; i < p.copies; ++i) { weights_.push_back(quant::pack(source)); }
     }
@@ -109,23 +109,24 @@ struct one_case {
     spread_over where = spread_over::best;
 };
 
-constexpr gemm_problem many = {element::s8, 512, 4096, 4096}, one = {element::s8, 1, 4096, 4096}, eight = {element::s8, 8, 4096, 4096};
-constexpr auto bytes = quant::compute::int8;
-constexpr quant_problem one_int4 = {one, stored::int4_g128, bytes, 60};
+constexpr quant_problem many(stored format, quant::compute how = quant::compute::int8) { return {512, 4096, 4096, format, how}; }
+/// Half a gigabyte of weights.
+constexpr quant_problem few(index rows, stored format, index copies) { return {rows, 4096, 4096, format, quant::compute::int8, copies}; }
+constexpr quant_problem one_int4 = few(1, stored::int4_g128, 60);
 
 constexpr one_case cases[] = {
-    {"w8a8", "512 x 4096 x 4096, scales of channels and rows", {many, stored::int8, bytes}},
-    {"int4_g128_a8", "512 x 4096 x 4096", {many, stored::int4_g128, bytes}, limit::int8, 0, nullptr, spread_over::vectors},
-    {"q4_k_a8", "the same", {many, stored::q4_k, bytes}},
-    {"q4_0_a8", "the same", {many, stored::q4_0, bytes}},
-    {"q8_0_a8", "the same", {many, stored::q8_0, bytes}},
-    {"fp8_bf16", "the same, scales of channels", {many, stored::fp8, quant::compute::bf16}, limit::bf16},
-    {"mxfp4_bf16", "the same", {many, stored::mxfp4, quant::compute::bf16}, limit::bf16},
-    {"int4_g128_f32", "the same", {many, stored::int4_g128, quant::compute::floats}, limit::f32},
-    {"int8_one_row", "1 x 4096 x 4096, 32 matrices: 512 MB", {one, stored::int8, bytes, 32}, limit::read, 8},
+    {"w8a8", "512 x 4096 x 4096, scales of channels and rows", many(stored::int8)},
+    {"int4_g128_a8", "512 x 4096 x 4096", many(stored::int4_g128), limit::int8, 0, nullptr, spread_over::vectors},
+    {"q4_k_a8", "the same", many(stored::q4_k)},
+    {"q4_0_a8", "the same", many(stored::q4_0)},
+    {"q8_0_a8", "the same", many(stored::q8_0)},
+    {"fp8_bf16", "the same, scales of channels", many(stored::fp8, quant::compute::bf16), limit::bf16},
+    {"mxfp4_bf16", "the same", many(stored::mxfp4, quant::compute::bf16), limit::bf16},
+    {"int4_g128_f32", "the same", many(stored::int4_g128, quant::compute::floats), limit::f32},
+    {"int8_one_row", "1 x 4096 x 4096, 32 matrices: 512 MB", few(1, stored::int8, 32), limit::read, 8},
     {"int4_one_row", "1 x 4096 x 4096, 60 matrices: 512 MB", one_int4, limit::read, 4.125},
-    {"q4_k_one_row", "the same", {one, stored::q4_k, bytes, 60}, limit::read, 4.625},
-    {"int4_eight_rows", "8 rows over one", {eight, stored::int4_g128, bytes, 60}, limit::none, 0, &one_int4},
+    {"q4_k_one_row", "the same", few(1, stored::q4_k, 60), limit::read, 4.625},
+    {"int4_eight_rows", "8 rows over one", few(8, stored::int4_g128, 60), limit::none, 0, &one_int4},
 };
 
 constexpr row row_of(const one_case& c)
@@ -140,14 +141,12 @@ constexpr row row_of(const one_case& c)
         .work = of_bytes ? c.bits / 8 * static_cast<double>(p.copies) * static_cast<double>(p.n * p.k)
                          : 2.0 * static_cast<double>(p.m * p.copies) * static_cast<double>(p.n * p.k),
         .where = c.where,
-        .operands = {{element::s8, p.m * p.k, filling::bytes},
+        .operands = {{element::f32, p.m * p.k, filling::normal},
                      {element::s8, p.n * p.k * 9 / 8, filling::bytes},
-                     {element::s32, p.m * p.n},
-                     {element::f32, p.m * p.k, filling::normal},
                      {element::f32, p.m * p.n}},
         .problem = &c.problem,
         .make = make,
-        .peers = {p.m > 8 && c.of == limit::int8 ? onednn_gemm_peer : peer{}},
+        .peers = {},
     };
     if (c.reference != nullptr) {
         r.says = figure::time_over_share;
