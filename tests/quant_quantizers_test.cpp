@@ -160,7 +160,7 @@ template <class F>
 void check_feedback(quant::scale_tile tile, bool act_order)
 {
     INFO(F::name << ", tiles of " << tile.rows << " x " << tile.columns << (act_order ? ", act-order" : ""));
-    const layer l(200, 7, 53, 3);
+    const layer l(200, 19, 53, 3);
     const doubles h = l.hessian();
     arrays<F> to(l.rows, l.columns, tile);
     std::vector<std::int32_t> order(at(l.columns));
@@ -235,7 +235,7 @@ TEST_CASE("quantizers: GPTQ's codes and scales are those of its recurrence", "[q
         check_feedback<int4>(quant::per_channel, act_order);
         check_feedback<int4>(quant::per_group(16), act_order);
         check_feedback<uint4>(quant::per_group(16), act_order);
-        check_feedback<int8>(quant::per_block(2, 24), act_order);
+        check_feedback<int8>(quant::per_block(3, 24), act_order);
         check_feedback<int8>(quant::per_tensor, act_order);
     }
 }
@@ -352,6 +352,15 @@ TEST_CASE("quantizers: outputs err less than with rounding to the nearest", "[qu
     std::printf("AWQ %.4f with alpha %.2f\n", with_awq / before, found.alpha);
     CHECK(with_awq < before);
     CHECK(found.alpha > 0.0);
+    doubles mean(at(l.columns));
+    for (index k = 0; k < l.columns; ++k) {
+        for (index m = 0; m < l.tokens; ++m) { mean[at(k)] += std::fabs(static_cast<double>(l.x(m, k))) / static_cast<double>(l.tokens); }
+    }
+    const auto [least, most] = std::minmax_element(mean.begin(), mean.end());
+    for (index k = 0; k < l.columns; ++k) { // s = mean|x|^alpha, the largest as far above 1 as the least below
+        const double want = std::exp(found.alpha * (std::log(mean[at(k)]) - (std::log(*least) + std::log(*most)) / 2));
+        CHECK(std::fabs(static_cast<double>(s[at(k)]) - want) <= 0x1p-23 * want);
+    }
     // The test rounds decoded / s to float, awq_scales does not: |x δ| with |δ| ≤ 2^-24 |back|, and as much for sums in double.
     double slack = 0.0;
     for (index m = 0; m < l.tokens; ++m) {
