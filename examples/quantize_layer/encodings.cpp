@@ -99,7 +99,7 @@ double encoding::bits_a_weight() const
 std::vector<encoding> encode_all(const layer& l)
 {
     const weights_view w(l.weights.data(), {l.rows, l.columns});
-    const sm::view<const float, 2> x(l.calibration.data(), {l.tokens, l.columns});
+    const sm::view<const float, 2> x(l.calibration.data(), {l.calibration_tokens, l.columns});
     const auto channels = static_cast<std::size_t>(l.columns);
     std::vector<double> hessian_memory(channels * channels);
     const sm::view<double, 2> hessian(hessian_memory.data(), {l.columns, l.columns});
@@ -130,8 +130,8 @@ std::vector<encoding> encode_all(const layer& l)
     };
     in_int4("int4 g128, clipped", [&](encoding&, auto codes, auto scales, const auto& to) { quant::encode_clipped<int4>(w, codes, scales, to); });
     std::vector<float> mean_squares;
-    for (index k = 0; k < l.columns; ++k) { mean_squares.push_back(static_cast<float>(hessian(k, k) / static_cast<double>(l.tokens))); }
-    in_int4("int4 g128, clipped by x²", [&](encoding&, auto codes, auto scales, const auto& to) {
+    for (index k = 0; k < l.columns; ++k) { mean_squares.push_back(static_cast<float>(hessian(k, k) / static_cast<double>(l.calibration_tokens))); }
+    in_int4("int4 g128, clipped by x^2", [&](encoding&, auto codes, auto scales, const auto& to) {
         quant::encode_clipped<int4>(w, codes, scales, to, {.importance = {mean_squares.data(), {l.columns}}});
     });
     in_int4("int4 g128, GPTQ", [&](encoding&, auto codes, auto scales, const auto& to) { quant::encode_gptq<int4>(w, hessian, codes, scales, to); });

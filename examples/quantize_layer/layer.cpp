@@ -85,15 +85,14 @@ std::vector<float> random_weights(size rows, size columns)
     return weights;
 }
 
-void add_random_activations(layer& l, size tokens)
+void add_random_activations(layer& l)
 {
     constexpr size causes = 32, one_in = 64;
     normal_numbers numbers(2);
     std::vector<float> mixing(static_cast<std::size_t>(causes * l.columns));
     for (float& m : mixing) { m = 0.2f * numbers.next(); }
-    l.tokens = tokens;
     for (std::vector<float>* const part : {&l.calibration, &l.x}) {
-        part->clear();
+        const size tokens = part == &l.x ? l.tokens : l.calibration_tokens;
         for (size t = 0; t < tokens; ++t) {
             float cause[causes];
             for (float& c : cause) { c = numbers.next(); }

@@ -25,7 +25,7 @@ namespace sm = seqmix;
 
 struct arguments {
     std::string file, tensor, activations, backend;
-    size rows = 512, columns = 1024, tokens = 128;
+    size rows = 512, columns = 1024, calibrate = 512, tokens = 128;
 };
 
 struct named_backend {
@@ -66,7 +66,8 @@ layer read_layer(const arguments& args)
     }
     if (l.rows == 0 || l.columns == 0) { throw std::runtime_error("the matrix is empty"); }
     if (args.activations.empty()) {
-        add_random_activations(l, args.tokens);
+        l.calibration_tokens = args.calibrate, l.tokens = args.tokens;
+        add_random_activations(l);
         return l;
     }
     if (!is_safetensors) { throw std::invalid_argument("--activations names a tensor, but the weights come from no .safetensors file"); }
@@ -75,9 +76,9 @@ layer read_layer(const arguments& args)
     if (columns != l.columns || rows < 2) {
         throw std::runtime_error("'" + args.activations + "' must have at least 2 rows and the weights' " + std::to_string(l.columns) + " columns");
     }
-    l.tokens = rows / 2;
-    const auto half = static_cast<std::ptrdiff_t>(l.tokens * l.columns);
-    l.calibration.assign(x.begin(), x.begin() + half), l.x.assign(x.begin() + half, x.begin() + 2 * half);
+    l.calibration_tokens = rows / 2, l.tokens = rows - rows / 2;
+    const std::ptrdiff_t border = l.calibration_tokens * l.columns;
+    l.calibration.assign(x.begin(), x.begin() + border), l.x.assign(x.begin() + border, x.end());
     return l;
 }
 
@@ -111,7 +112,7 @@ int run(const arguments& args)
 {
     const named_backend on = chosen_backend(args.backend);
     const layer l = read_layer(args);
-    std::printf("%td x %td weights, %td tokens to calibrate by and %td others to judge by; %s\n\n", l.rows, l.columns, l.tokens, l.tokens, on.name);
+    std::printf("%td x %td weights, %td tokens to calibrate by and %td others to judge by; %s\n\n", l.rows, l.columns, l.calibration_tokens, l.tokens, on.name);
     const std::vector<encoding> all = encode_all(l);
     const products want = in_double(l, l.x, l.weights);
     std::printf("%-28s  %6s  %8s  %16s  %16s\n", "", "bits a", "error of", "error of outputs", "time over float");
@@ -155,7 +156,8 @@ int main(int argc, char** argv)
     app.add_option("--activations", args.activations, "A tensor [tokens, inputs] of it: one half calibrates, the other judges; default: random");
     app.add_option("--rows", args.rows, "Outputs")->check(positive)->capture_default_str();
     app.add_option("--columns", args.columns, "Inputs")->check(positive)->capture_default_str();
-    app.add_option("--tokens", args.tokens, "Random activations to calibrate by, and as many to judge by")->check(positive)->capture_default_str();
+    app.add_option("--calibrate", args.calibrate, "Random activations to calibrate by")->check(positive)->capture_default_str();
+    app.add_option("--tokens", args.tokens, "Random activations to judge by")->check(positive)->capture_default_str();
     app.add_option("--backend", args.backend, "This instruction set, such as avx2; default: the best that runs here");
     try {
         app.parse(argc, argv);

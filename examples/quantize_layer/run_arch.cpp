@@ -4,10 +4,12 @@
 
 #include <seqmix/quant.hpp>
 #include <seqmix/tile/gemm.hpp>
+#include <seqmix/tile/row_products.hpp>
 
 #include <algorithm>
 #include <ctime>
 #include <limits>
+#include <vector>
 
 namespace {
 
@@ -54,13 +56,19 @@ void run(const Source& source, const problem& p, outcome& result)
     std::vector<float> memory(static_cast<std::size_t>(p.tokens * p.rows));
     const sm::view<float, 2> out(memory.data(), {p.tokens, p.rows});
     sm::workspace scratch;
+    // A vector is multiplied by rows of weights where they are, which asks for whole registers.
+    constexpr index whole = 16;
+    const index stride = (p.columns + whole - 1) / whole * whole;
+    std::vector<float> padded(static_cast<std::size_t>((p.rows + 1) * stride));
+    for (index n = 0; n < p.rows; ++n) { std::copy_n(&w(n, 0), p.columns, padded.data() + n * stride); }
+    std::copy_n(p.x, p.columns, padded.data() + p.rows * stride);
     const auto x_of = [&](index tokens) { return x.slice(0, 0, tokens); };
     const auto ratio = [&](index tokens) {
         const auto to = out.slice(0, 0, tokens);
         const auto by_float_product = [&] {
-            // Of one vector the weights stand left, where they are read in place.
             if (tokens == 1) {
-                sm::tile::gemm<arch>(w, x_of(1).transposed(0, 1), to.transposed(0, 1), scratch);
+                sm::tile::row_products<arch>({padded.data() + p.rows * stride, stride, 1}, {padded.data(), stride, p.rows}, stride,
+                                             {memory.data(), p.rows, 1});
             } else {
                 sm::tile::gemm<arch>(x_of(tokens), w.transposed(0, 1), to, scratch);
             }
