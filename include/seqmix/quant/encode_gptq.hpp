@@ -27,7 +27,8 @@ struct gptq_encoding {
 /// and the scales of a tile are chosen when its first column is reached, from weights that have been corrected so far. hessian
 /// [columns, columns]: H = Xᵀ X of calibration data (accumulate_hessian), symmetric; a factor before it changes nothing. Channels
 /// whose diagonal is 0 take no part in corrections. With a diagonal H the codes are encode's, bit for bit. All arithmetic in double;
-/// 2/3 K³ + N K² operations for N rows of K, K² + 16 K numbers allocated, one thread. Refuses what encode refuses, a hessian of
+/// 2/3 K³ + N K² operations for N rows of K, K² + 16 K numbers allocated (K for each row of a
+/// tile, if more), one thread. Refuses what encode refuses, a hessian of
 /// another shape or not finite or, with its damping, not positive definite, negative damping, an order of another length.
 template <format F>
     requires(F::block == 0)
