@@ -71,6 +71,7 @@ struct extent_of_group {
     }
     /// Together with 0.
     void see_zero() { see(0.0f); }
+    extent_of_group times(double ratio) const { return {ratio * least, ratio * most, ratio * largest, any}; }
 };
 
 /// The scale that takes the largest magnitude to `extreme`, which is where a format reaches furthest: with its sign if that is
