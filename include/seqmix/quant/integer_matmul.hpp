@@ -3,6 +3,7 @@
 
 #include <seqmix/core/executor.hpp>
 #include <seqmix/quant/activations.hpp>
+#include <seqmix/quant/options.hpp>
 #include <seqmix/quant/panel_lanes.hpp>
 #include <seqmix/simd/prefetch.hpp>
 
