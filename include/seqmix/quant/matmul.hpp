@@ -152,7 +152,7 @@ void multiply_as_floats(const view<const T, 2>& x, const float_weights<Arch, Ele
 /// | compute | weights | activations | error of a sum over K, u = 2^-24 |
 /// |---|---|---|---|
 /// | floats | exact | exact | K u Σ|x w| |
-/// | bf16 | to nearest, 2^-9 relative | the same | (2^-8 + K u) Σ|x w| |
+/// | bf16 | to nearest, 2^-8 relative | the same | (2^-7 + 2^-16 + K u) Σ|x w| |
 /// | int8 | exact | half a step of their block, max|x| / 254 | Σ over blocks of max|x| / 254 Σ|w|, and u for each group |
 ///
 /// A row with NaN or an infinity in x is NaN with int8, everywhere. Results do not depend on the number of threads; with int8 rows do
