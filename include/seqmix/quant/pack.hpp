@@ -37,19 +37,10 @@ public:
 
     void code(index position, std::uint8_t code) const
     {
-        constexpr index chunk = packed_layout<F>::chunk;
         const unsigned stored = lane_code<F>::stored(code);
-        const index word = position % chunk / 4;
-        std::byte* plane = panel_ + position / chunk * packed_layout<F>::chunk_bytes + row_ * 4 + position % 4;
-        int shift = 0;
-        for (int width = 8; width > 0; width /= 2) {
-            if ((packed_layout<F>::bits & width) == 0) { continue; }
-            const index words = 8 / width; // that share the bytes
-            const unsigned field = stored >> shift & ((1u << width) - 1u);
-            plane[word / words * 64] |= static_cast<std::byte>(field << (word % words * width));
-            plane += width * 64;
-            shift += width;
-        }
+        packed_layout<F>::for_each_field(row_, position, [&](index byte, int bit, int code_bit, int width) {
+            panel_[byte] |= static_cast<std::byte>((stored >> code_bit & ((1u << width) - 1u)) << bit);
+        });
     }
     void put_scale(index at, typename F::scale_type s) const { put(layout_.scales_at(), at, widened(s)); }
     void put_min(index at, typename F::scale_type s) const { put(layout_.mins_at(), at, widened(s)); }

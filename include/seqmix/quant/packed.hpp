@@ -77,6 +77,22 @@ struct packed_layout {
 
     static constexpr index block() { return F::two_levels ? F::block : 1; }
 
+    /// Calls take(byte of the panel, bit in it, bit of the code, how many) for each plane that holds a part of a code.
+    template <class Take>
+    static void for_each_field(index row, index position, const Take& take)
+    {
+        const index word = position % chunk / 4;
+        index plane = position / chunk * chunk_bytes + row * 4 + position % 4;
+        int code_bit = 0;
+        for (int width = 8; width > 0; width /= 2) {
+            if ((bits & width) == 0) { continue; }
+            const index words = 8 / width; // that share the bytes
+            take(plane + word / words * 64, static_cast<int>(word % words) * width, code_bit, width);
+            plane += width * 64;
+            code_bit += width;
+        }
+    }
+
 private:
     static constexpr index scale_bytes = panel_rows * static_cast<index>(sizeof(packed_scale<typename F::scale_type>));
     static constexpr index whole(index bytes) { return (bytes + 63) / 64 * 64; }

@@ -23,17 +23,11 @@ public:
 
     std::uint8_t code(index row, index position) const
     {
-        const index word = position % layout::chunk / 4;
-        const std::byte* plane = panel_of(row) + position / layout::chunk * layout::chunk_bytes + row % layout::panel_rows * 4 + position % 4;
+        const std::byte* const panel = panel_of(row);
         unsigned stored = 0;
-        int shift = 0;
-        for (int width = 8; width > 0; width /= 2) {
-            if ((layout::bits & width) == 0) { continue; }
-            const index words = 8 / width;
-            stored |= (std::to_integer<unsigned>(plane[word / words * 64]) >> (word % words * width) & ((1u << width) - 1u)) << shift;
-            plane += width * 64;
-            shift += width;
-        }
+        layout::for_each_field(row % layout::panel_rows, position, [&](index byte, int bit, int code_bit, int width) {
+            stored |= (std::to_integer<unsigned>(panel[byte]) >> bit & ((1u << width) - 1u)) << code_bit;
+        });
         return lane_code<F>::unstored(static_cast<std::uint8_t>(stored));
     }
 
