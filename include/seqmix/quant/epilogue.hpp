@@ -2,8 +2,8 @@
 #pragma once
 
 #include <seqmix/quant/options.hpp>
-#include <seqmix/simd/backends.hpp>
 #include <seqmix/simd/math.hpp>
+#include <seqmix/tile/memory.hpp>
 
 // What is done with a product while it is in cache.
 
@@ -39,30 +39,17 @@ public:
 
     void store(const float* sums, index row, index first, index columns, float row_scale) const
     {
-        float gathered[f32::lanes];
         for (index c = 0; c < columns; c += f32::lanes) {
             const index n = smaller(columns - c, f32::lanes), at = first + c;
             f32 y = f32::load(sums + c, n) * f32::broadcast(row_scale);
-            if (opt_.bias) { y = y + row_of(opt_.bias, at, n, gathered); }
+            if (opt_.bias) { y = y + tile::load_strided<Arch>(&opt_.bias(at), opt_.bias.stride(0), n); }
             y = activated(y, opt_.activation);
-            if (opt_.residual) { y = y + row_of(opt_.residual[row], at, n, gathered); }
-            if (out_.stride(1) == 1) {
-                y.store(&out_(row, at), n);
-            } else {
-                y.store(gathered);
-                for (index i = 0; i < n; ++i) { out_(row, at + i) = static_cast<Out>(gathered[i]); }
-            }
+            if (opt_.residual) { y = y + tile::load_strided<Arch>(&opt_.residual(row, at), opt_.residual.stride(1), n); }
+            tile::store_strided<Arch>(y, &out_(row, at), out_.stride(1), n);
         }
     }
 
 private:
-    static f32 row_of(const view<const float, 1>& from, index at, index n, float* gathered)
-    {
-        if (from.stride(0) == 1) { return f32::load(&from(at), n); }
-        for (index i = 0; i < n; ++i) { gathered[i] = from(at + i); }
-        return f32::load(gathered, n);
-    }
-
     const options& opt_;
     const view<Out, 2>& out_;
 };

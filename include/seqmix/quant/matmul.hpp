@@ -15,16 +15,15 @@ namespace quant {
 namespace detail {
 
 /// Rows of x as floats, in the order of the weights' positions, padded with zeros to `depth`.
-template <class T>
+template <class Arch, class T>
 void gather_row(const view<const T, 1>& x, const std::int32_t* order, index depth, float* to)
 {
-    const index columns = x.extent(0);
     if (order != nullptr) {
         for (index p = 0; p < depth; ++p) { to[p] = order[p] < 0 ? 0.0f : static_cast<float>(x(order[p])); }
         return;
     }
-    for (index p = 0; p < columns; ++p) { to[p] = static_cast<float>(x(p)); }
-    for (index p = columns; p < depth; ++p) { to[p] = 0.0f; }
+    tile::copy_row<Arch>(x.data(), x.stride(0), x.extent(0), to);
+    for (index p = x.extent(0); p < depth; ++p) { to[p] = 0.0f; }
 }
 
 /// Integer products: activations become bytes, then columns of out are shared among the workers.
@@ -58,7 +57,7 @@ void multiply_as_bytes(const view<const T, 2>& x, const byte_weights<Arch>& w, c
         phase(rows, [&](index row, std::byte* scratch) {
             arena a(scratch);
             float* const gathered = own_pieces(a).row;
-            gather_row(x[row], w.order, w.depth, gathered);
+            gather_row<Arch>(x[row], w.order, w.depth, gathered);
             bytes.quantize(row, gathered, w.zero);
         });
         const activation_codes codes = bytes.codes();
@@ -122,11 +121,16 @@ void multiply_as_floats(const view<const T, 2>& x, const float_weights<Arch, Ele
         const auto left = in_place ? tile::left_operand::of(x.data(), x.stride(0), product::group) : tile::left_operand::of(copy, stride, 1);
         if (!in_place) {
             phase(rows, [&](index row, std::byte* scratch) {
-                arena a(scratch);
-                float* const gathered = own_pieces(a).row;
-                gather_row(x[row], w.order, w.depth, gathered);
-                auto* const to = reinterpret_cast<Element*>(copy + row * stride);
-                for (index p = 0; p < w.depth; ++p) { to[p] = static_cast<Element>(gathered[p]); }
+                word* const to = copy + row * stride;
+                if constexpr (product::group == 1) {
+                    gather_row<Arch>(x[row], w.order, w.depth, to);
+                } else {
+                    arena a(scratch);
+                    float* const gathered = own_pieces(a).row;
+                    gather_row<Arch>(x[row], w.order, w.depth, gathered);
+                    auto* const elements = reinterpret_cast<Element*>(to);
+                    for (index p = 0; p < w.depth; ++p) { elements[p] = static_cast<Element>(gathered[p]); }
+                }
             });
         }
         phase(tasks, [&](index task, std::byte* scratch) {
