@@ -23,10 +23,11 @@ inline constexpr index integer_depth_block = 1024;
 /// How a format is multiplied on a set.
 template <class Arch, format F>
 struct integer_product {
-    static constexpr index positions_of_word = 4;
-    static constexpr bool short_sums = simd::backend<Arch>::has_short_sums && !lane_code<F>::wide &&
-                                       code_product<Arch, code_range::narrow>::most_words(lane_code<F>::largest) >= 4;
-    static constexpr code_range range = short_sums ? code_range::narrow : code_range::wide;
+    /// Narrow where sums in 16 bits last for a chunk's half at least.
+    static constexpr code_range range = simd::backend<Arch>::has_short_sums && !lane_code<F>::wide &&
+                                                code_product<Arch, code_range::narrow>::most_words(lane_code<F>::largest) >= 4
+                                            ? code_range::narrow
+                                            : code_range::wide;
     using product = code_product<Arch, range>;
     static constexpr bool has_min = F::form != affine::scale_only;
 
@@ -37,7 +38,7 @@ struct integer_product {
         const bool rows = scales == activation_scales::rows || (scales == activation_scales::automatic && one_scale);
         const index shared = one_scale ? w.depth() : w.group;
         const index block = rows ? larger(w.depth(), 1) : part_of(shared, 128, one_scale);
-        const index most = smaller(detail::integer_depth_block, product::most_words(lane_code<F>::largest) * positions_of_word / 16 * 16);
+        const index most = smaller(detail::integer_depth_block, product::most_words(lane_code<F>::largest) * product::group / 16 * 16);
         return {w.depth(), block, part_of(rows ? shared : smaller(block, shared), most, one_scale && rows)};
     }
 
@@ -111,7 +112,7 @@ public:
     unpacked_block(arena& a, const depth_cut& cut, bool has_min) : cut_(cut), has_min_(has_min)
     {
         const index step = std::lcm(cut.segment, index{32});
-        depth_ = larger(depth_block / step * step, step);
+        depth_ = larger(integer_depth_block / step * step, step);
         segments_ = depth_ / cut.segment;
         codes_ = a.take<std::int32_t>(panels * depth_ / 4 * width);
         scales_ = a.take<float>(panels * segments_ * width);
@@ -146,8 +147,6 @@ public:
     }
 
 private:
-    static constexpr index depth_block = integer_depth_block;
-
     depth_cut cut_;
     bool has_min_;
     index depth_, segments_;
@@ -181,7 +180,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
         const index end = smaller(from + cut.segment, cut.depth), at = s * x.rows + first_row;
         i32 sum[Rows][registers];
         simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
-            const i32 start = kind::short_sums ? i32::zero() : i32::broadcast(x.start[at + m]);
+            const i32 start = kind::product::short_sums ? i32::zero() : i32::broadcast(x.start[at + m]);
             simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA { sum[m][r] = start; });
         });
         const std::int8_t* left = x.codes + first_row * x.stride + from;
@@ -219,7 +218,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
             const detail::group_factors<Arch, F> factors(panel[r], from / w.layout().group, unit);
             simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
                 i32 whole = kind::product::total(sum[m][r]);
-                if constexpr (kind::short_sums) { whole = whole + i32::broadcast(x.start[at + m]); }
+                if constexpr (kind::product::short_sums) { whole = whole + i32::broadcast(x.start[at + m]); }
                 // As multiply_codes does it, so that a row's result does not depend on how many rows there are.
                 f32 y = to_float(whole);
                 y = x.scale != nullptr ? fma(y * factors.scale, f32::broadcast(x.scale[at + m]), total[m][r]) : fma(y, factors.scale, total[m][r]);
