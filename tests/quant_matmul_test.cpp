@@ -7,6 +7,7 @@
 #include "support/random.hpp"
 
 #include <seqmix/quant.hpp>
+#include <seqmix/quant/reference.hpp>
 
 #include <cmath>
 #include <string>
@@ -47,21 +48,11 @@ struct expectation {
     std::vector<double> value, sum_of_magnitudes;
 };
 
-template <class X>
-expectation expect(const std::vector<X>& x, index rows, const std::vector<float>& w, index outputs, index depth)
+expectation expect(const std::vector<float>& x, index rows, const std::vector<float>& w, index outputs, index depth)
 {
-    expectation e;
-    for (index m = 0; m < rows; ++m) {
-        for (index n = 0; n < outputs; ++n) {
-            double sum = 0, magnitude = 0;
-            for (index k = 0; k < depth; ++k) {
-                const double term = static_cast<double>(static_cast<float>(x[static_cast<std::size_t>(m * depth + k)])) *
-                                    static_cast<double>(w[static_cast<std::size_t>(n * depth + k)]);
-                sum += term, magnitude += std::abs(term);
-            }
-            e.value.push_back(sum), e.sum_of_magnitudes.push_back(magnitude);
-        }
-    }
+    expectation e{std::vector<double>(static_cast<std::size_t>(rows * outputs)), std::vector<double>(static_cast<std::size_t>(rows * outputs))};
+    quant::reference::matmul(as_const(x, rows, depth), as_const(w, outputs, depth), {}, {}, [](double sum) { return sum; },
+                             sm::view<double, 2>(e.value.data(), {rows, outputs}), sm::view<double, 2>(e.sum_of_magnitudes.data(), {rows, outputs}));
     return e;
 }
 
