@@ -21,6 +21,17 @@ struct depth_cut {
     bool whole_rows() const { return block >= depth; }
 };
 
+namespace detail {
+/// The largest multiple of `step` up to `most` that divides `whole`, or that need not.
+constexpr index part_of(index whole, index most, index step, bool any)
+{
+    if (whole <= most) { return larger(whole, step); }
+    index part = most / step * step;
+    while (!any && whole % part != 0) { part -= step; }
+    return part;
+}
+} // namespace detail
+
 /// The rows of one call: q = round(x · 127 / max |x|), the maximum over a block. A block that holds an infinity or NaN gets the
 /// scale NaN. The error of an element is at most half its scale, max |x| / 254.
 template <class Arch>

@@ -37,19 +37,9 @@ struct integer_product {
         const bool one_scale = w.groups <= 1;
         const bool rows = scales == activation_scales::rows || (scales == activation_scales::automatic && one_scale);
         const index shared = one_scale ? w.depth() : w.group;
-        const index block = rows ? larger(w.depth(), 1) : part_of(shared, 128, one_scale);
-        const index most = smaller(detail::integer_depth_block, product::most_words(lane_code<F>::largest) * product::group / 16 * 16);
-        return {w.depth(), block, part_of(rows ? shared : smaller(block, shared), most, one_scale && rows)};
-    }
-
-private:
-    /// The largest multiple of 16 up to `most` that divides `whole`, or that need not.
-    static index part_of(index whole, index most, bool any)
-    {
-        if (whole <= most) { return larger(whole, 16); }
-        index part = most / 16 * 16;
-        while (!any && whole % part != 0) { part -= 16; }
-        return part;
+        const index block = rows ? larger(w.depth(), 1) : detail::part_of(shared, 128, 16, one_scale);
+        const index most = smaller(detail::integer_depth_block, product::most_words(lane_code<F>::largest) * product::group);
+        return {w.depth(), block, detail::part_of(rows ? shared : smaller(block, shared), most, 16, one_scale && rows)};
     }
 };
 

@@ -5,6 +5,7 @@
 #include <seqmix/quant/epilogue.hpp>
 #include <seqmix/quant/float_matmul.hpp>
 #include <seqmix/quant/integer_matmul.hpp>
+#include <seqmix/quant/table_matmul.hpp>
 #include <seqmix/tile/memory.hpp>
 
 // out = x Wᵀ with packed weights.
@@ -85,6 +86,43 @@ void multiply_as_bytes(const view<const T, 2>& x, const byte_weights<Arch>& w, c
                 for (index r = 0; r < count; ++r) { end.store(mine.sums + r * block::columns, row + r, first, live, bytes.row_scale(row + r)); }
             }
         });
+    });
+}
+
+/// Sums looked up: rows of x become tables, some at a time, then panels are shared among the workers.
+template <class Arch, class T, class Out, tabulated F>
+void multiply_as_tables(const view<const T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& out, const options& opt, const context_ref& ctx)
+{
+    constexpr index panel = packed_layout<F>::panel_rows, task_panels = 8, rows_at_once = 8;
+    const index rows = x.extent(0), columns = w.rows(), depth = w.layout().depth(), panels = w.layout().panels();
+    const depth_cut cut = cut_for_tables(w.layout(), opt.scales);
+    const epilogue<Arch, Out> end(opt, out);
+    arena own, shared;
+    static_cast<void>(own.take<float>(depth));
+    static_cast<void>(activation_tables<F>(shared, smaller(rows, rows_at_once), cut, 0));
+    const index tasks = (panels + task_panels - 1) / task_panels;
+    ctx.in_phases(larger(rows, tasks), own.used(), shared.used(), [&](std::byte* memory, const auto& phase) {
+        for (index row = 0; row < rows; row += rows_at_once) {
+            const index count = smaller(rows - row, rows_at_once);
+            arena carve(memory);
+            const activation_tables<F> tables(carve, count, cut, w.most_code());
+            phase(count, [&](index r, std::byte* scratch) {
+                arena a(scratch);
+                float* const gathered = a.take<float>(depth);
+                gather_row<Arch>(x[row + r], w.order(), depth, gathered);
+                tables.template tabulate<Arch>(r, gathered);
+            });
+            phase(tasks, [&](index task, std::byte*) {
+                const index last = smaller((task + 1) * task_panels, panels);
+                for (index first = task * task_panels; first < last; first += table_panels) {
+                    for (index r = 0; r < count; ++r) {
+                        float sums[table_panels * panel];
+                        multiply_by_tables<Arch>(tables, cut, r, w, first, smaller(first + 1, last - 1), sums);
+                        end.store(sums, row + r, first * panel, smaller(smaller(last - first, table_panels) * panel, columns - first * panel), 1.0f);
+                    }
+                }
+            });
+        }
     });
 }
 
@@ -186,7 +224,16 @@ void matmul(const view<T, 2>& x, const packed_matrix<F>& w, const view<Out, 2>& 
         if (!is_out) { check_apart(check, reach(out), "out", opt.residual, "residual"); }
     }
     check.require(F::integer_codes || opt.compute != compute::int8, "compute is int8, but the codes of ", F::name, " are no integers");
+    check.require(opt.compute != compute::tables || (tabulated<F> && (w.layout().group % 32 == 0 || w.layout().groups <= 1)),
+                  "compute is tables, but those are for integers of up to 4 bits in groups of a multiple of 32; ", F::name, " has ", F::bits,
+                  " bits in groups of ", w.layout().group);
     const view<const In, 2> in = x;
+    if constexpr (tabulated<F>) {
+        if (opt.compute == compute::tables) {
+            detail::multiply_as_tables<Arch>(in, w, out, opt, ctx);
+            return;
+        }
+    }
     if (opt.compute == compute::int8) {
         if constexpr (F::integer_codes) { detail::multiply_as_bytes(in, byte_weights<Arch>(w, opt.scales), out, opt, ctx); }
         return;

@@ -11,13 +11,14 @@ enum class compute {
     floats, ///< weights become floats, exactly as stored; activations stay what they are
     bf16,   ///< weights and activations are rounded to bf16, sums are float; floats where the set has no bf16 products
     int8,   ///< activations are rounded to bytes; sums of a group are integers, exact. For formats of integers
+    tables, ///< sums of up to four activations are rounded to bytes, and looked up. For integers of up to 4 bits in groups of 32 or more
 };
 
-/// What shares a scale where activations become bytes.
+/// What shares a scale where activations become bytes, or tables of them.
 enum class activation_scales {
-    automatic, ///< rows for weights that have one scale a row, else blocks
+    automatic, ///< of bytes: rows for weights that have one scale a row, else blocks; of tables: blocks
     rows,
-    blocks,    ///< at most 128 positions, and no more than share a scale of the weights
+    blocks,    ///< at most 128 positions (256 for tables), and no more than share a scale of the weights
 };
 
 enum class activation { none, relu, silu, gelu };

@@ -142,6 +142,7 @@ packed_matrix<typename S::format> pack(const S& source, workspace memory = {})
             }
         }
     }
+    packed.find_most_code();
     return packed;
 }
 

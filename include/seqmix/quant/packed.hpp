@@ -12,10 +12,11 @@
 // Rows of the matrix stand in panels of 16, the last one padded with zeros. A panel has codes, then scales:
 //
 //   codes   chunks of 32 positions of the depth, in planes of 8, 4, 2 or 1 bits that add up to a code's; a plane's 64 bytes are
-//           [16 rows][4 positions], and hold as many words of 4 positions one above the other as fit in the bits
+//           [16 rows][4 positions], and hold as many words of 4 positions one above the other as fit in the bits; of codes of
+//           up to 3 bits [4 positions][16 rows], which is how tables want them
 //   scales  [groups or blocks][16 rows], then minima, small integers of groups, zero points likewise, as the format has them
 //
-// so that a register of codes, whatever its width, has four positions of each of its rows in a lane.
+// so that a register of codes, whatever its width, has four positions of each of its rows in a lane, at once or turned.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
@@ -54,6 +55,7 @@ struct packed_layout {
     static constexpr index panel_rows = 16, chunk = 32;
     static constexpr int bits = lane_code<F>::stored_bits;
     static constexpr index chunk_bytes = bits * 64;
+    static constexpr bool turned = bits <= 3; ///< planes are [4 positions][16 rows]
     static constexpr bool has_min = F::form == affine::scale_and_min, has_zero = F::form == affine::scale_and_zero;
 
     index rows = 0, columns = 0;
@@ -82,7 +84,7 @@ struct packed_layout {
     static void for_each_field(index row, index position, const Take& take)
     {
         const index word = position % chunk / 4;
-        index plane = position / chunk * chunk_bytes + row * 4 + position % 4;
+        index plane = position / chunk * chunk_bytes + (turned ? position % 4 * panel_rows + row : row * 4 + position % 4);
         int code_bit = 0;
         for (int width = 8; width > 0; width /= 2) {
             if ((bits & width) == 0) { continue; }
@@ -120,6 +122,19 @@ public:
     const std::byte* panel(index p) const { return data_ + p * layout_.panel_bytes(); }
     std::byte* panel(index p) { return data_ + p * layout_.panel_bytes(); }
 
+    /// The largest code that occurs, as kernels count them: codes of 2 bits are mostly ternary, and have no 3.
+    int most_code() const { return most_code_; }
+    void find_most_code()
+    {
+        if constexpr (packed_layout<F>::bits == 2) {
+            std::byte threes{};
+            for (index p = 0; p < layout_.panels(); ++p) {
+                for (index i = 0; i < layout_.scales_at(); ++i) { threes |= panel(p)[i] & panel(p)[i] >> 1 & std::byte{0x55}; }
+            }
+            most_code_ = threes == std::byte{} ? 2 : 3;
+        }
+    }
+
     /// The column at each position, -1 where a group is padded; null: position p is column p.
     const std::int32_t* order() const { return layout_.permuted ? reinterpret_cast<const std::int32_t*>(data_ + layout_.order_at()) : nullptr; }
     std::int32_t* order() { return layout_.permuted ? reinterpret_cast<std::int32_t*>(data_ + layout_.order_at()) : nullptr; }
@@ -127,6 +142,7 @@ public:
 private:
     packed_layout<F> layout_;
     float matrix_scale_;
+    int most_code_ = lane_code<F>::largest;
     workspace memory_;
     std::byte* data_;
 };

@@ -28,7 +28,7 @@ public:
     static panel_lanes of(const packed_matrix<F>& w, index r) { return {w.layout(), w.panel(r / registers), r % registers * lanes}; }
 
     panel_lanes(const layout& where, const std::byte* panel, index row)
-        : codes_(panel + row * 4), scales_(panel + where.scales_at() + row * scale_bytes), mins_(panel + where.mins_at() + row * scale_bytes),
+        : codes_(panel + row * (layout::turned ? 1 : 4)), scales_(panel + where.scales_at() + row * scale_bytes), mins_(panel + where.mins_at() + row * scale_bytes),
           sub_scales_(panel + where.sub_scales_at() + row), sub_mins_(panel + where.sub_mins_at() + row),
           zeros_(panel + where.zeros_at() + row), groups_of_block_(F::two_levels ? F::block / where.group : 1)
     {
@@ -148,6 +148,15 @@ private:
         return code;
     }
 
+    static SEQMIX_INLINE i32 load_words(const std::byte* from)
+    {
+        if constexpr (layout::turned) {
+            return simd::backend<Arch>::load_turned(reinterpret_cast<const std::uint8_t*>(from));
+        } else {
+            return i32::load(reinterpret_cast<const std::int32_t*>(from));
+        }
+    }
+
     template <int Shift>
     static SEQMIX_INLINE i32 shifted(i32 a)
     {
@@ -168,7 +177,7 @@ private:
             return fields<Word, Width / 2, Bit>(plane);
         } else {
             constexpr int words = 8 / Width;
-            i32 field = i32::load(reinterpret_cast<const std::int32_t*>(plane + Word / words * 64));
+            i32 field = load_words(plane + Word / words * 64);
             if constexpr (Width < 8) {
                 constexpr std::uint32_t mask = ((1u << Width) - 1u) << Bit;
                 field = shifted<Word % words * Width - Bit>(field) & i32::broadcast(static_cast<std::int32_t>(mask * 0x01010101u));

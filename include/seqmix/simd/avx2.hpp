@@ -240,7 +240,49 @@ struct backend<arch::avx2> : without_narrow_products<avx2_lanes::f32, avx2_lanes
     {
         return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)))};
     }
+    static SEQMIX_INLINE byte_table tables_of(const std::uint8_t* entries)
+    {
+        return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(entries))};
+    }
     static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes) { return {_mm256_shuffle_epi8(table.v, codes.v)}; }
+
+    static SEQMIX_INLINE i32 load_turned(const std::uint8_t* block)
+    {
+        const auto row = [&](int i) SEQMIX_INLINE_LAMBDA { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + 16 * i)); };
+        const __m128i first = _mm_unpacklo_epi8(row(0), row(1)), second = _mm_unpacklo_epi8(row(2), row(3));
+        return {_mm256_set_m128i(_mm_unpackhi_epi16(first, second), _mm_unpacklo_epi16(first, second))};
+    }
+    static SEQMIX_INLINE void turn_block(const std::uint8_t* block, i32 (&parts)[2])
+    {
+        const __m256i squares = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        const __m256i pairs = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7);
+        __m256i half[2];
+        unroll<2>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            const __m256i rows = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 32 * i));
+            half[i] = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(rows, squares), pairs);
+        });
+        parts[0].v = _mm256_unpacklo_epi64(half[0], half[1]);
+        parts[1].v = _mm256_unpackhi_epi64(half[0], half[1]);
+    }
+
+    /// Pairs of bytes as they are, wrapping, and their upper ones: the lower ones' sum is the difference.
+    struct byte_sums {
+        __m256i pairs, upper;
+    };
+    static SEQMIX_INLINE byte_sums no_bytes() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    static SEQMIX_INLINE byte_sums add_bytes(byte_sums sums, i32 bytes)
+    {
+        return {_mm256_add_epi16(sums.pairs, bytes.v), _mm256_add_epi16(sums.upper, _mm256_srli_epi16(bytes.v, 8))};
+    }
+    static SEQMIX_INLINE void store_sums(const byte_sums& sums, std::int32_t* to)
+    {
+        const auto add_halves = [](__m256i x) SEQMIX_INLINE_LAMBDA {
+            return _mm_add_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+        };
+        const __m128i lower = add_halves(_mm256_sub_epi16(sums.pairs, _mm256_slli_epi16(sums.upper, 8))), upper = add_halves(sums.upper);
+        i32{_mm256_cvtepu16_epi32(_mm_unpacklo_epi16(lower, upper))}.store(to);
+        i32{_mm256_cvtepu16_epi32(_mm_unpackhi_epi16(lower, upper))}.store(to + 8);
+    }
 };
 
 } // namespace simd

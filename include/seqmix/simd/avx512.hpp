@@ -246,7 +246,48 @@ struct backend<arch::avx512> : without_narrow_products<avx512_lanes::f32, avx512
     {
         return {_mm512_maskz_broadcast_i32x4(avx512_lanes::every, _mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)))};
     }
+    static SEQMIX_INLINE byte_table tables_of(const std::uint8_t* entries) { return {_mm512_loadu_si512(entries)}; }
     static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
+
+    static SEQMIX_INLINE i32 load_turned(const std::uint8_t* block)
+    {
+        return {_mm512_shuffle_epi8(turn_words(_mm512_loadu_si512(block)), square_of_bytes())};
+    }
+    static SEQMIX_INLINE void turn_block(const std::uint8_t* block, i32 (&parts)[1])
+    {
+        parts[0].v = turn_words(_mm512_shuffle_epi8(_mm512_loadu_si512(block), square_of_bytes()));
+    }
+
+    /// Pairs of bytes as they are, wrapping, and their upper ones: the lower ones' sum is the difference.
+    struct byte_sums {
+        __m512i pairs, upper;
+    };
+    static SEQMIX_INLINE byte_sums no_bytes() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+    static SEQMIX_INLINE byte_sums add_bytes(byte_sums sums, i32 bytes)
+    {
+        return {_mm512_add_epi16(sums.pairs, bytes.v), _mm512_add_epi16(sums.upper, _mm512_srli_epi16(bytes.v, 8))};
+    }
+    static SEQMIX_INLINE void store_sums(const byte_sums& sums, std::int32_t* to)
+    {
+        const auto add_quarters = [](__m512i x) SEQMIX_INLINE_LAMBDA {
+            const __m256i half = _mm256_add_epi16(_mm512_maskz_extracti64x4_epi64(0xff, x, 0), _mm512_maskz_extracti64x4_epi64(0xff, x, 1));
+            return _mm_add_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        };
+        const __m128i lower = add_quarters(_mm512_sub_epi16(sums.pairs, _mm512_slli_epi16(sums.upper, 8))), upper = add_quarters(sums.upper);
+        const __m256i rows = _mm256_set_m128i(_mm_unpackhi_epi16(lower, upper), _mm_unpacklo_epi16(lower, upper));
+        i32{_mm512_maskz_cvtepu16_epi32(avx512_lanes::every, rows)}.store(to);
+    }
+
+private:
+    /// Four by four words, and four by four bytes of each quarter, rows to columns.
+    static SEQMIX_INLINE __m512i turn_words(__m512i x)
+    {
+        return _mm512_maskz_permutexvar_epi32(avx512_lanes::every, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
+    }
+    static SEQMIX_INLINE __m512i square_of_bytes()
+    {
+        return _mm512_maskz_broadcast_i32x4(avx512_lanes::every, _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    }
 };
 
 #if SEQMIX_HAS_AVX512_VNNI

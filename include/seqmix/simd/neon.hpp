@@ -217,9 +217,44 @@ struct backend<arch::neon> : without_narrow_products<neon_lanes::f32, neon_lanes
 
     using byte_table = i32;
     static SEQMIX_INLINE byte_table table_of(const std::uint8_t* entries) { return {vreinterpretq_s32_u8(vld1q_u8(entries))}; }
+    static SEQMIX_INLINE byte_table tables_of(const std::uint8_t* entries) { return table_of(entries); }
     static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes)
     {
         return {vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(table.v), vreinterpretq_u8_s32(codes.v)))};
+    }
+
+    static SEQMIX_INLINE i32 load_turned(const std::uint8_t* block)
+    {
+        std::uint32_t row[4];
+        for (int i = 0; i < 4; ++i) { std::memcpy(&row[i], block + 16 * i, 4); }
+        const uint8x8_t first = vreinterpret_u8_u32(vset_lane_u32(row[1], vdup_n_u32(row[0]), 1));
+        const uint8x8_t second = vreinterpret_u8_u32(vset_lane_u32(row[3], vdup_n_u32(row[2]), 1));
+        const uint8x16_t square = vcombine_u8(first, second);
+        constexpr std::uint8_t turned[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+        return {vreinterpretq_s32_u8(vqtbl1q_u8(square, vld1q_u8(turned)))};
+    }
+    static SEQMIX_INLINE void turn_block(const std::uint8_t* block, i32 (&parts)[4])
+    {
+        const uint8x16x4_t columns = vld4q_u8(block);
+        unroll<4>([&](auto i) SEQMIX_INLINE_LAMBDA { parts[i].v = vreinterpretq_s32_u8(columns.val[i]); });
+    }
+
+    struct byte_sums {
+        uint16x8_t first, second;
+    };
+    static SEQMIX_INLINE byte_sums no_bytes() { return {vdupq_n_u16(0), vdupq_n_u16(0)}; }
+    static SEQMIX_INLINE byte_sums add_bytes(byte_sums sums, i32 bytes)
+    {
+        const uint8x16_t b = vreinterpretq_u8_s32(bytes.v);
+        return {vaddw_u8(sums.first, vget_low_u8(b)), vaddw_high_u8(sums.second, b)};
+    }
+    static SEQMIX_INLINE void store_sums(const byte_sums& sums, std::int32_t* to)
+    {
+        unroll<2>([&](auto i) SEQMIX_INLINE_LAMBDA {
+            const uint16x8_t half = i == 0 ? sums.first : sums.second;
+            i32{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(half)))}.store(to + 8 * i);
+            i32{vreinterpretq_s32_u32(vmovl_high_u16(half))}.store(to + 8 * i + 4);
+        });
     }
 };
 

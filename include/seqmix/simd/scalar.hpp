@@ -180,11 +180,38 @@ struct backend<arch::scalar> : without_narrow_products<scalar_lanes::f32, scalar
 
     using byte_table = const std::uint8_t*;
     static SEQMIX_INLINE byte_table table_of(const std::uint8_t* entries) { return entries; }
+    static SEQMIX_INLINE byte_table tables_of(const std::uint8_t* entries) { return entries; }
     static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes)
     {
         std::uint32_t found = 0;
         for (int byte = 0; byte < 32; byte += 8) { found |= std::uint32_t{table[codes.bits() >> byte & 15u]} << byte; }
         return i32::wrap(found);
+    }
+
+    static SEQMIX_INLINE i32 load_turned(const std::uint8_t* block)
+    {
+        return i32::wrap(block[0] | std::uint32_t{block[16]} << 8 | std::uint32_t{block[32]} << 16 | std::uint32_t{block[48]} << 24);
+    }
+    static SEQMIX_INLINE void turn_block(const std::uint8_t* block, i32 (&parts)[16])
+    {
+        for (int i = 0; i < 16; ++i) {
+            const std::uint8_t* const row = block + i % 4 * 16 + i / 4; // of the four in this part
+            parts[i] = i32::wrap(row[0] | std::uint32_t{row[4]} << 8 | std::uint32_t{row[8]} << 16 | std::uint32_t{row[12]} << 24);
+        }
+    }
+
+    struct byte_sums {
+        std::uint32_t of[4];
+    };
+    static SEQMIX_INLINE byte_sums no_bytes() { return {}; }
+    static SEQMIX_INLINE byte_sums add_bytes(byte_sums sums, i32 bytes)
+    {
+        for (int i = 0; i < 4; ++i) { sums.of[i] += bytes.bits() >> 8 * i & 255u; }
+        return sums;
+    }
+    static SEQMIX_INLINE void store_sums(const byte_sums& sums, std::int32_t* to)
+    {
+        for (int i = 0; i < 4; ++i) { to[i] = static_cast<std::int32_t>(sums.of[i]); }
     }
 };
 

@@ -150,6 +150,17 @@ concept backend_of = float_lanes<f32<Arch>> && integer_lanes<i32<Arch>> &&
                          // Sixteen bytes by their number: table_of(entries) once, then every byte of the codes (below 16) is
                          // replaced by the entry that it names. The entries must outlive the table.
                          { backend<Arch>::lookup(backend<Arch>::table_of(std::declval<const std::uint8_t*>()), i) } -> std::same_as<i32<Arch>>;
+                         // The same with a table of its own for each 16 bytes of a register, one after another; of a narrower set
+                         // the one.
+                         { backend<Arch>::lookup(backend<Arch>::tables_of(std::declval<const std::uint8_t*>()), i) } -> std::same_as<i32<Arch>>;
+                         // Bytes [4][16], rows to columns: lane r is the four bytes of column r, counted from where the pointer
+                         // stands in the first row. turn_block is the inverse, of [16][4], as registers one after another.
+                         { backend<Arch>::load_turned(std::declval<const std::uint8_t*>()) } -> std::same_as<i32<Arch>>;
+                         backend<Arch>::turn_block(std::declval<const std::uint8_t*>(), std::declval<i32<Arch> (&)[16 / f32<Arch>::lanes]>());
+                         // Sums of unsigned bytes, of every sixteenth byte (or of each, where a register has fewer): store_sums
+                         // writes them, all of a register and of its 16-byte parts. At most 256 bytes may go into a sum.
+                         { backend<Arch>::add_bytes(backend<Arch>::no_bytes(), i) } -> std::same_as<typename backend<Arch>::byte_sums>;
+                         backend<Arch>::store_sums(backend<Arch>::no_bytes(), std::declval<std::int32_t*>());
                          // Rounds two rows of floats to bf16 and joins them lane by lane: row0 in the lower halves.
                          { backend<Arch>::join_bf16(x, x) } -> std::same_as<i32<Arch>>;
                      };
