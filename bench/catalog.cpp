@@ -37,7 +37,7 @@ catalog::catalog()
             for (int i = 0; i < of.count; ++i) {
                 const row& r = of.rows[i];
                 if (best || r.where == spread_over::all || (r.where == spread_over::vectors && !scalar)) {
-                    rows_.push_back({*set, &of, &r, best});
+                    rows_.push_back({*set, &of, &r, sets_.back()});
                 }
             }
         }
@@ -49,11 +49,12 @@ catalog::found catalog::find(const std::string& name) const
     const std::size_t slash = name.find('/');
     if (sets_.empty() || slash == std::string::npos) { return {found::unknown, {}, {}}; }
     const std::string in_family = name.substr(0, slash), rest = name.substr(slash + 1);
-    const auto row_of = [&](const instruction_set& set, const std::string& row_name, bool best) {
+    const instruction_set& best = *sets_.back();
+    const auto row_of = [&](const instruction_set& set, const std::string& row_name) {
         for (int f = 0; f < set.family_count; ++f) {
             const family& of = set.families[f];
             for (int i = 0; in_family == of.name && i < of.count; ++i) {
-                if (row_name == of.rows[i].name) { return place{&set, &of, &of.rows[i], best}; }
+                if (row_name == of.rows[i].name) { return place{&set, &of, &of.rows[i], &best}; }
             }
         }
         return place{};
@@ -66,19 +67,18 @@ catalog::found catalog::find(const std::string& name) const
         return {found::a_row, at, {}};
     };
 
-    const instruction_set& best = *sets_.back();
-    if (const place at = row_of(best, rest, true); at.what != nullptr) { return checked(at); }
+    if (const place at = row_of(best, rest); at.what != nullptr) { return checked(at); }
     for (const instruction_set* set : sets_) {
         const std::string prefix = std::string(set->name) + '_';
         if (rest.compare(0, prefix.size(), prefix) != 0) { continue; }
-        if (const place at = row_of(*set, rest.substr(prefix.size()), set == &best); at.what != nullptr) {
+        if (const place at = row_of(*set, rest.substr(prefix.size())); at.what != nullptr) {
             return checked(at);
         }
     }
     for (const char* known : {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "neon", "neon_i8mm"}) {
         const std::string prefix = std::string(known) + '_';
         if (rest.compare(0, prefix.size(), prefix) == 0 &&
-            row_of(best, rest.substr(prefix.size()), true).what != nullptr) {
+            row_of(best, rest.substr(prefix.size())).what != nullptr) {
             return {found::absent, {}, std::string("this machine or build lacks ") + known};
         }
     }

@@ -117,7 +117,7 @@ void run(benchmark::State& state, const place& at, session& all)
     counters["rounds"] = m.rounds;
     std::string label = std::string(at.set->name) + ": " + r.shape;
     if (const limit kind = at.of_limit(); kind != limit::none) {
-        double& peak = all.peaks[at.set].best[static_cast<std::size_t>(kind)];
+        double& peak = all.peaks[&at.limit_set()].best[static_cast<std::size_t>(kind)];
         peak = std::max(peak, m.peak);
         counters["peak_fraction"] = rate / peak;
         label += std::string("; of the ") + name_of(kind);

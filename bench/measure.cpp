@@ -308,7 +308,7 @@ private:
 
 std::string place::name() const
 {
-    return std::string(of->name) + '/' + (best ? "" : std::string(set->name) + '_') + what->name;
+    return std::string(of->name) + '/' + (best() ? "" : std::string(set->name) + '_') + what->name;
 }
 
 limit place::of_limit() const { return what->of == limit::bf16 && !set->has_bf16_dot ? limit::f32 : what->of; }
@@ -343,14 +343,14 @@ measured measure(const place& at, const effort& how)
     timed kernel(r.make(r.problem, data.own()), which);
     maker* const reference_maker = r.reference != nullptr ? r.reference : r.make;
     timed reference(r.reference_problem != nullptr ? reference_maker(r.reference_problem, data.others()) : call{}, which);
-    peak_probe peak(*at.set, at.of_limit(), which);
+    peak_probe peak(at.limit_set(), at.of_limit(), which);
     kernel.warm_up();
     if (reference) { reference.warm_up(); }
 
     std::vector<peer> named;
     std::vector<timed> peers;
     for (const peer& p : r.peers) {
-        if (!how.peers || p.name == nullptr || (p.any_set && !at.best)) { continue; }
+        if (!how.peers || p.name == nullptr || (p.any_set && !at.best())) { continue; }
         timed other(p.make(r.problem, data.others()), which);
         if (!other) { continue; }
         const double wall = now(), cpu = processor_seconds(RUSAGE_SELF);

@@ -14,7 +14,13 @@ struct place {
     const instruction_set* set;
     const family* of;
     const row* what;
-    bool best; ///< the best set that this machine runs: its rows have names without the set
+    const instruction_set* best_set;
+
+    /// Rows of the best set that this machine runs have names without the set.
+    bool best() const { return set == best_set; }
+    /// Whose peak the row is a fraction of. Products of int8 are all held against the best set's: the wider the code, the more
+    /// a set without such products loses.
+    const instruction_set& limit_set() const { return of_limit() == limit::int8 ? *best_set : *set; }
 
     std::string name() const;
     /// bf16 rows of sets without bf16 dot products are fractions of the f32 peak.

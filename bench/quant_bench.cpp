@@ -17,7 +17,7 @@ namespace quant = seqmix::quant;
 using seqmix::index;
 using seqmix::view;
 
-enum class stored { int8, int4_g128, q4_0, q4_k, q8_0, fp8, mxfp4 };
+enum class stored { int8, int4_g128, q4_0, q4_k, q8_0, fp8, mxfp4, ternary };
 
 struct quant_problem {
     index m, n, k;
@@ -94,6 +94,11 @@ call make(const void* problem, void* const* data)
     case stored::q4_k: return blocks_call<quant::gguf::q4_k>(p, data);
     case stored::q8_0: return blocks_call<quant::gguf::q8_0>(p, data);
     case stored::fp8: return arrays_call<quant::fp8_matrix<seqmix::fp8_e4m3>>(p, data, p.k, p.k, 0.01f);
+    case stored::ternary: { // bytes of four codes below 3
+        auto* const bytes = static_cast<std::uint8_t*>(data[1]);
+        for (index i = 0; i < p.n * p.k / 4; ++i) { bytes[i] = static_cast<std::uint8_t>(bytes[i] & ~(bytes[i] >> 1 & 0x55)); }
+        return arrays_call<quant::ternary_matrix<float>>(p, data, p.k, p.k / 4, 0.01f);
+    }
     case stored::mxfp4: return arrays_call<quant::mx_matrix<seqmix::fp4_e2m1>>(p, data, 32, p.k / 2, seqmix::e8m0(0.25f));
     }
     return {};
@@ -111,7 +116,10 @@ struct one_case {
 
 constexpr quant_problem many(stored format, quant::compute how = quant::compute::int8) { return {512, 4096, 4096, format, how}; }
 /// Half a gigabyte of weights.
-constexpr quant_problem few(index rows, stored format, index copies) { return {rows, 4096, 4096, format, quant::compute::int8, copies}; }
+constexpr quant_problem few(index rows, stored format, index copies, quant::compute how = quant::compute::int8)
+{
+    return {rows, 4096, 4096, format, how, copies};
+}
 constexpr quant_problem one_int4 = few(1, stored::int4_g128, 60);
 
 constexpr one_case cases[] = {
@@ -124,8 +132,13 @@ constexpr one_case cases[] = {
     {"mxfp4_bf16", "the same", many(stored::mxfp4, quant::compute::bf16), limit::bf16},
     {"int4_g128_f32", "the same", many(stored::int4_g128, quant::compute::floats), limit::f32},
     {"int8_one_row", "1 x 4096 x 4096, 32 matrices: 512 MB", few(1, stored::int8, 32), limit::read, 8},
-    {"int4_one_row", "1 x 4096 x 4096, 60 matrices: 512 MB", one_int4, limit::read, 4.125},
+    {"int4_one_row", "1 x 4096 x 4096, 60 matrices: 512 MB", one_int4, limit::read, 4.125, nullptr, spread_over::vectors},
     {"q4_k_one_row", "the same", few(1, stored::q4_k, 60), limit::read, 4.625},
+    {"ternary_one_row", "1 x 4096 x 4096, 120 matrices: 512 MB", few(1, stored::ternary, 120, quant::compute::tables), limit::read, 2, nullptr,
+     spread_over::vectors},
+    {"ternary_bytes_one_row", "the same by products of bytes", few(1, stored::ternary, 120), limit::read, 2, nullptr, spread_over::vectors},
+    {"int4_tables_one_row", "int4_one_row by tables", few(1, stored::int4_g128, 60, quant::compute::tables), limit::read, 4.125, nullptr,
+     spread_over::vectors},
     {"int4_eight_rows", "8 rows over one", few(8, stored::int4_g128, 60), limit::none, 0, &one_int4},
 };
 

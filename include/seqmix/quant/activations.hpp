@@ -99,13 +99,11 @@ private:
     static std::int32_t round_to_bytes(const float* x, index from, index end, float factor, std::int8_t* to)
     {
         i32 sum = i32::zero();
-        std::int32_t rounded[f32::lanes];
         for (index i = from; i < end; i += f32::lanes) {
             const i32 q = factor != 0.0f ? to_int(f32::load(x + i, end - i) * f32::broadcast(factor)) : i32::zero();
             const i32 byte = max(min(q, i32::broadcast(127)), i32::broadcast(-127)); // the factor was rounded
             sum = sum + byte;
-            byte.store(rounded);
-            for (int lane = 0; lane < f32::lanes; ++lane) { to[i + lane] = static_cast<std::int8_t>(rounded[lane]); }
+            byte.store_bytes(reinterpret_cast<std::uint8_t*>(to + i));
         }
         return reduce_add(sum);
     }

@@ -117,7 +117,7 @@ void multiply_as_tables(const view<const T, 2>& x, const packed_matrix<F>& w, co
                 for (index first = task * task_panels; first < last; first += table_panels) {
                     for (index r = 0; r < count; ++r) {
                         float sums[table_panels * panel];
-                        multiply_by_tables<Arch>(tables, cut, r, w, first, smaller(first + 1, last - 1), sums);
+                        multiply_by_tables<Arch>(tables, cut, r, w, first, last - 1, sums);
                         end.store(sums, row + r, first * panel, smaller(smaller(last - first, table_panels) * panel, columns - first * panel), 1.0f);
                     }
                 }

@@ -18,7 +18,7 @@ enum class compute {
 enum class activation_scales {
     automatic, ///< of bytes: rows for weights that have one scale a row, else blocks; of tables: blocks
     rows,
-    blocks,    ///< at most 128 positions (256 for tables), and no more than share a scale of the weights
+    blocks,    ///< at most 128 positions (512 for tables), and no more than share a scale of the weights
 };
 
 enum class activation { none, relu, silu, gelu };

@@ -11,13 +11,13 @@ SEQMIX_NAMESPACE_BEGIN
 namespace quant {
 
 /// Panels whose codes are looked up at a time: tables are loaded once for them.
-inline constexpr int table_panels = 2;
+inline constexpr int table_panels = 4;
 
 namespace detail {
 
-/// sums [table_panels][16 rows] = Σ of what is looked up for `blocks` (at most 32) blocks of 64 bytes of codes.
+/// sums [table_panels][16 rows] = Σ of what is looked up for `blocks` (at most 32) blocks of 64 bytes of codes, from byte `at` of panels on.
 template <class Arch, bool Turned>
-SEQMIX_NOINLINE void look_up(const std::byte* first, const std::byte* second, const std::uint8_t* tables, index blocks, std::int32_t* sums)
+SEQMIX_NOINLINE void look_up(const std::byte* const (&panels)[table_panels], index at, const std::uint8_t* tables, index blocks, std::int32_t* sums)
 {
     using set = simd::backend<Arch>;
     using i32 = simd::i32<Arch>;
@@ -28,7 +28,7 @@ SEQMIX_NOINLINE void look_up(const std::byte* first, const std::byte* second, co
     simd::unroll<table_panels * accumulators>([&](auto i) SEQMIX_INLINE_LAMBDA { sum[i / accumulators][i % accumulators] = set::no_bytes(); });
     for (index block = 0; block < blocks; ++block, tables += 128) {
         simd::unroll<table_panels>([&](auto panel) SEQMIX_INLINE_LAMBDA {
-            const std::byte* const from = (panel == 0 ? first : second) + block * 64;
+            const std::byte* const from = panels[panel] + at + block * 64;
             simd::prefetch(from + ahead);
             i32 codes[parts];
             if constexpr (Turned) {
@@ -53,28 +53,29 @@ SEQMIX_NOINLINE void look_up(const std::byte* first, const std::byte* second, co
 
 } // namespace detail
 
-/// sums [table_panels · 16] = row `row` of x times panels `first` and `second`.
+/// sums [table_panels · 16] = row `row` of x times panels `first` and on; where there are fewer, `last` again.
 template <class Arch, tabulated F>
-void multiply_by_tables(const activation_tables<F>& x, const depth_cut& cut, index row, const packed_matrix<F>& w, index first, index second,
+void multiply_by_tables(const activation_tables<F>& x, const depth_cut& cut, index row, const packed_matrix<F>& w, index first, index last,
                         float* sums)
 {
     using f32 = simd::f32<Arch>;
     using i32 = simd::i32<Arch>;
     using layout = packed_layout<F>;
     constexpr int lanes = f32::lanes, registers = layout::panel_rows / lanes;
-    const index panels[table_panels] = {first, second};
+    const std::byte* panels[table_panels];
+    for (index i = 0; i < table_panels; ++i) { panels[i] = w.panel(smaller(first + i, last)); }
     const float unit = detail::unit_of(w), centre_less_zero = x.centre_less_zero();
     for (index i = 0; i < table_panels * layout::panel_rows; ++i) { sums[i] = 0.0f; }
     for (index s = 0, from = 0; from < cut.depth; ++s, from += cut.segment) {
         const index end = smaller(from + cut.segment, cut.depth), blocks = (end - from) / layout::chunk * layout::bits;
         const index at = from / layout::chunk * layout::chunk_bytes;
         std::int32_t found[table_panels * layout::panel_rows];
-        detail::look_up<Arch, layout::turned>(w.panel(first) + at, w.panel(second) + at, x.tables(row, from), blocks, found);
+        detail::look_up<Arch, layout::turned>(panels, at, x.tables(row, from), blocks, found);
         // Eight tables go into a sum for each block, and their entries are 128 too large.
         const i32 too_much = i32::broadcast(static_cast<std::int32_t>(8 * 128 * blocks));
         const f32 scale = f32::broadcast(x.scale(row, s)), sum = f32::broadcast(x.sum(row, s)), rest = sum * f32::broadcast(centre_less_zero);
         simd::unroll<table_panels * registers>([&](auto i) SEQMIX_INLINE_LAMBDA {
-            const auto lanes_of = panel_lanes<Arch, F>(w.layout(), w.panel(panels[i / registers]), i % registers * lanes);
+            const auto lanes_of = panel_lanes<Arch, F>(w.layout(), panels[i / registers], i % registers * lanes);
             const detail::group_factors<Arch, F> factors(lanes_of, from / w.layout().group, unit);
             const f32 product = fma(to_float(i32::load(found + i * lanes) - too_much), scale, rest);
             f32 y = fma(product, factors.scale, f32::load(sums + i * lanes));

@@ -75,16 +75,14 @@ public:
                 for (index p = 0; p < 4; ++p, table += 16) {
                     f32 scaled[positions];
                     simd::unroll<positions>([&](auto i) SEQMIX_INLINE_LAMBDA { scaled[i] = f32::broadcast(x[(word + i) * 4 + p] * factor); });
-                    std::int32_t entries[16];
                     simd::unroll<16 / lanes>([&](auto v) SEQMIX_INLINE_LAMBDA {
                         f32 sum = scaled[0] * f32::load(terms[0] + v * lanes);
                         simd::unroll<positions - 1>([&](auto i) SEQMIX_INLINE_LAMBDA {
                             sum = fma(scaled[i + 1], f32::load(terms[i + 1] + v * lanes), sum);
                         });
                         const i32 entry = to_int(max(min(sum, f32::broadcast(127.0f)), f32::broadcast(-127.0f)));
-                        (entry + i32::broadcast(128)).store(entries + v * lanes);
+                        (entry + i32::broadcast(128)).store_bytes(table + v * lanes);
                     });
-                    for (int e = 0; e < 16; ++e) { table[e] = static_cast<std::uint8_t>(entries[e]); }
                 }
             }
         });
@@ -137,7 +135,7 @@ depth_cut cut_for_tables(const packed_layout<F>& w, activation_scales scales)
     constexpr index sums = 32 * packed_layout<F>::chunk / packed_layout<F>::bits, step = packed_layout<F>::chunk;
     const bool one_scale = w.groups <= 1, rows = scales == activation_scales::rows;
     const index shared = one_scale ? w.depth() : w.group;
-    const index segment = detail::part_of(shared, rows ? sums : smaller(index{256}, sums), step, one_scale);
+    const index segment = detail::part_of(shared, rows ? sums : smaller(index{512}, sums), step, one_scale);
     return {w.depth(), rows ? larger(w.depth(), 1) : segment, segment};
 }
 
@@ -160,17 +158,14 @@ public:
         constexpr index chunk = packed_layout<F>::chunk;
         for (index from = 0; from < cut_.depth; from += cut_.block) {
             const index end = smaller(from + cut_.block, cut_.depth);
-            float most = 0.0f, taint = 0.0f;
+            float most = 0.0f;
             for (index p = from; p < end; p += chunk) { most = std::max(most, terms_.largest(x + p)); }
-            for (index p = from; p < end; ++p) { taint += x[p] * 0.0f; }
-            const float scale = taint == 0.0f ? most / 127.0f : std::numeric_limits<float>::quiet_NaN();
+            const float scale = sum_of<Arch>(x, from, end, 0.0f) == 0.0f ? most / 127.0f : std::numeric_limits<float>::quiet_NaN();
             const float factor = scale > 0.0f ? 1.0f / scale : 0.0f;
             for (index first = from; first < end; first += cut_.segment) {
                 const index last = smaller(first + cut_.segment, end), at = first / cut_.segment * rows_ + row;
-                float sum = 0.0f;
-                for (index p = first; p < last; ++p) { sum += x[p]; }
                 scale_[at] = scale;
-                sum_[at] = sum;
+                sum_[at] = sum_of<Arch>(x, first, last, 1.0f);
                 for (index p = first; p < last; p += chunk) {
                     terms_.template write<Arch>(x + p, factor, tables_ + row * stride_ + p / chunk * table_terms<F>::chunk_bytes);
                 }
@@ -187,6 +182,16 @@ public:
     float centre_less_zero() const { return terms_.centre_less_zero(); }
 
 private:
+    /// Σ factor · x over whole chunks; with 0 it is NaN where one of them is infinite or NaN.
+    template <class Arch>
+    static float sum_of(const float* x, index from, index end, float factor)
+    {
+        using f32 = simd::f32<Arch>;
+        f32 sum = f32::zero();
+        for (index p = from; p < end; p += f32::lanes) { sum = fma(f32::load(x + p), f32::broadcast(factor), sum); }
+        return reduce_add(sum);
+    }
+
     table_terms<F> terms_;
     depth_cut cut_;
     index rows_, stride_;

@@ -59,6 +59,13 @@ struct i32 {
     static SEQMIX_INLINE i32 load(const std::uint16_t* p) { return {_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
     static SEQMIX_INLINE i32 load(const std::uint16_t* p, index n) { return load(padded<std::uint16_t>(p, n).element); }
     SEQMIX_INLINE void store(std::int32_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+    SEQMIX_INLINE void store_bytes(std::uint8_t* p) const
+    {
+        const __m256i first = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1,
+                                               -1, -1, -1);
+        const __m256i bytes = _mm256_shuffle_epi8(v, first);
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_or_si128(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+    }
     SEQMIX_INLINE void store(std::int32_t* p, index n) const { _mm256_maskstore_epi32(reinterpret_cast<int*>(p), first(n), v); }
 
     friend SEQMIX_INLINE i32 operator+(i32 a, i32 b) { return {_mm256_add_epi32(a.v, b.v)}; }

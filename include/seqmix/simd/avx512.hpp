@@ -46,6 +46,10 @@ struct i32 {
     static SEQMIX_INLINE i32 load(const std::uint16_t* p) { return widen_u16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
     static SEQMIX_INLINE i32 load(const std::uint16_t* p, index n) { return widen_u16(_mm256_maskz_loadu_epi16(first(n), p)); }
     SEQMIX_INLINE void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
+    SEQMIX_INLINE void store_bytes(std::uint8_t* p) const
+    {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(every, v));
+    }
     SEQMIX_INLINE void store(std::int32_t* p, index n) const { _mm512_mask_storeu_epi32(p, first(n), v); }
 
     friend SEQMIX_INLINE i32 operator+(i32 a, i32 b) { return {_mm512_add_epi32(a.v, b.v)}; }

@@ -75,6 +75,12 @@ struct i32 {
         return load(padded<T>(p, n).element);
     }
     SEQMIX_INLINE void store(std::int32_t* p) const { vst1q_s32(p, v); }
+    SEQMIX_INLINE void store_bytes(std::uint8_t* p) const
+    {
+        const uint16x4_t halves = vmovn_u32(vreinterpretq_u32_s32(v));
+        const std::uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(halves, halves))), 0);
+        std::memcpy(p, &bytes, sizeof bytes);
+    }
     SEQMIX_INLINE void store(std::int32_t* p, index n) const
     {
         std::int32_t all[4];

@@ -40,6 +40,7 @@ struct i32 {
     static SEQMIX_INLINE i32 load(const std::uint16_t* p) { return {*p}; }
     static SEQMIX_INLINE i32 load(const std::uint16_t* p, index n) { return n > 0 ? load(p) : zero(); }
     SEQMIX_INLINE void store(std::int32_t* p) const { std::memcpy(p, &v, sizeof v); }
+    SEQMIX_INLINE void store_bytes(std::uint8_t* p) const { *p = static_cast<std::uint8_t>(v); }
     SEQMIX_INLINE void store(std::int32_t* p, index n) const
     {
         if (n > 0) { store(p); }

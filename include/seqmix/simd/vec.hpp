@@ -85,7 +85,7 @@ concept float_lanes = requires(V a, V (&square)[V::lanes], float* f, const float
 
 /// 32-bit integer lanes; arithmetic wraps.
 template <class V>
-concept integer_lanes = requires(V a, std::int32_t* p, const std::int32_t* cp, const std::uint8_t* u8,
+concept integer_lanes = requires(V a, std::int32_t* p, std::uint8_t* bytes, const std::int32_t* cp, const std::uint8_t* u8,
                                  const std::int8_t* s8, const std::uint16_t* u16, index n) {
     { V::zero() } -> std::same_as<V>;
     { V::broadcast(std::int32_t{1}) } -> std::same_as<V>;
@@ -99,6 +99,7 @@ concept integer_lanes = requires(V a, std::int32_t* p, const std::int32_t* cp, c
     { V::load(u16, n) } -> std::same_as<V>;
     a.store(p);
     a.store(p, n);
+    a.store_bytes(bytes); // the lowest byte of each lane
     { a + a } -> std::same_as<V>;
     { a - a } -> std::same_as<V>;
     { a * a } -> std::same_as<V>;
