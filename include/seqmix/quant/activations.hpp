@@ -5,6 +5,7 @@
 #include <seqmix/core/workspace.hpp>
 #include <seqmix/quant/code_product.hpp>
 
+#include <bit>
 #include <limits>
 
 // Activations as signed bytes.
@@ -32,8 +33,8 @@ constexpr index part_of(index whole, index most, index step, bool any)
 }
 } // namespace detail
 
-/// The rows of one call: q = round(x · 127 / max |x|), the maximum over a block. A block that holds an infinity or NaN gets the
-/// scale NaN. The error of an element is at most half its scale, max |x| / 254.
+/// The rows of one call: q = round(x / scale), scale = max |x| / 127, the maximum over a block, and its last bit 0. A block that holds
+/// NaN or a number beyond 2^100 gets the scale NaN. The error of an element is at most half its scale, max |x| / 254.
 template <class Arch>
 class activation_bytes {
     using f32 = simd::f32<Arch>;
@@ -46,6 +47,7 @@ public:
         codes_ = a.take<std::int8_t>(rows_ * stride_);
         start_ = a.take<std::int32_t>(cut.segments() * rows_);
         scale_ = a.take<float>(cut.whole_rows() ? rows_ : cut.segments() * rows_);
+        below_ = a.take<float>(cut.whole_rows() ? 0 : cut.segments() * rows_);
         sum_ = a.take<float>(cut.segments() * rows_);
     }
 
@@ -57,18 +59,21 @@ public:
             const float scale = scale_of(x, from, end);
             const float factor = scale > 0.0f ? 1.0f / scale : 0.0f; // of nothing and of NaN: zeros
             for (index first = from; first < end; first += cut_.segment) {
-                const index segment = first / cut_.segment, at = segment * rows_ + row;
+                const index segment = first / cut_.segment, at = codes().at(segment, row);
                 const std::int32_t sum = round_to_bytes(x, first, smaller(first + cut_.segment, end), factor, codes_ + row * stride_);
-                start_[at] = -zero * sum;
+                start_[at] = (cut_.whole_rows() ? 0 : float_bits) - zero * sum;
                 sum_[at] = static_cast<float>(sum) * (cut_.whole_rows() ? 1.0f : scale);
-                if (!cut_.whole_rows()) { scale_[at] = scale; }
+                if (!cut_.whole_rows()) {
+                    scale_[at] = scale;
+                    below_[at] = -float_of_bits * scale;
+                }
             }
             if (cut_.whole_rows()) { scale_[row] = scale; }
         }
         if (cut_.depth == 0 && cut_.whole_rows()) { scale_[row] = 0.0f; }
     }
 
-    activation_codes codes() const { return {codes_, stride_, start_, cut_.whole_rows() ? nullptr : scale_, sum_, rows_}; }
+    activation_codes<Arch> codes() const { return {codes_, stride_, start_, cut_.whole_rows() ? nullptr : scale_, below_, sum_, cut_.segments()}; }
     /// The scale of a row, for the end; 1 where blocks have their own.
     float row_scale(index row) const { return cut_.whole_rows() ? scale_[row] : 1.0f; }
     const depth_cut& cut() const { return cut_; }
@@ -92,7 +97,8 @@ private:
             taint = fma(v, f32::zero(), taint);
         }
         const float most = reduce_max(largest);
-        return reduce_add(taint) == 0.0f ? most / 127.0f : std::numeric_limits<float>::quiet_NaN();
+        if (!(reduce_add(taint) == 0.0f && most < 0x1p100f)) { return std::numeric_limits<float>::quiet_NaN(); }
+        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(most / 127.0f) & ~1u); // times 1.5 it is a float too
     }
 
     /// Σ of the bytes.
@@ -113,6 +119,7 @@ private:
     std::int8_t* codes_;
     std::int32_t* start_;
     float* scale_;
+    float* below_;
     float* sum_;
 };
 

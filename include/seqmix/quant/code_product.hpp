@@ -52,15 +52,29 @@ struct code_product {
     }
 };
 
+/// An integer within ±2^22 added to these bits makes a float that is as much larger than this one: the conversion costs nothing, and
+/// (y - float_of_bits) · scale is one fused operation.
+inline constexpr std::int32_t float_bits = 0x4b400000;
+inline constexpr float float_of_bits = 0x1.8p23f;
+
 /// Activations as bytes, in rows of segments, and for each segment and row the scale and what the codes' zero adds
 /// (−zero · Σ codes). Rows are padded to whole blocks of the micro-kernel with anything; results there are to be dropped.
+template <class Arch>
 struct activation_codes {
     const std::int8_t* codes; ///< row r at r · stride
     index stride;
-    const std::int32_t* start; ///< segment s, row r at s · rows + r; here and below
-    const float* scale;        ///< null: one scale a row, applied by the caller
+    const std::int32_t* start; ///< [blocks of the micro-kernel's rows][segments][rows of a block]; here and below
+    const float* scale;        ///< null: one scale a row, applied by the caller; else start has float_bits added
+    const float* below;        ///< -float_of_bits · scale, exact; null with it
     const float* sum;          ///< scale · Σ codes, for weights with a minimum
-    index rows;                ///< padded
+    index segments;
+
+    /// What a block of rows needs lies together, whatever the number of rows.
+    SEQMIX_INLINE index at(index segment, index row) const
+    {
+        constexpr index block = tile::blocking<Arch>::rows;
+        return (row / block * segments + segment) * block + row % block;
+    }
 };
 
 /// Weights of one panel, unpacked: segments of `words` words; [word][column] codes and [segment][column] scales and minima.
@@ -71,46 +85,58 @@ struct code_panel {
     index words;      ///< of a segment
 };
 
-/// sums [rows, panel] += Σ over segments first … first + count of (Σ codes · activations) · scales − min · Σ activations.
-/// Segment s of the panel meets segment first + s of the activations, which starts at position (first + s) · segment.
-template <class Arch, code_range Range, bool BlockScales, bool HasMin>
-SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, index rows, index first, index count, index segment,
-                                    const code_panel& w, float* sums, index sums_stride)
+/// Panels that activations are read for at a time; rows of their sums lie one after the other.
+inline constexpr index panels_at_once = 4;
+
+/// sums [rows, panels_at_once panels], one of them += Σ over segments first … first + count of (Σ codes · activations) · scales − min ·
+/// Σ activations. Segment s of the panel meets segment first + s of the activations, which starts at position (first + s) · segment.
+/// Segments of `Words` words, where that is not 0, are unrolled: between short ones there is much to do, and a loop would be in the way.
+template <class Arch, code_range Range, bool BlockScales, bool HasMin, int Words>
+SEQMIX_NOINLINE void multiply_codes(const activation_codes<Arch>& x, index first_row, index rows, index first, index count, index segment,
+                                    const code_panel& w, float* sums)
 {
     using product = code_product<Arch, Range>;
     using f32 = simd::f32<Arch>;
     using i32 = simd::i32<Arch>;
     constexpr int block = tile::blocking<Arch>::rows, vectors = tile::blocking<Arch>::vectors;
-    constexpr int lanes = f32::lanes, width = tile::blocking<Arch>::columns;
+    constexpr int lanes = f32::lanes, width = tile::blocking<Arch>::columns, stride = panels_at_once * width;
     const index words = w.words;
     if (words <= 0) { return; }
+    const activation_codes<Arch> own = x; // so that no store of a sum may change it
     for (index row = first_row; row < first_row + rows; row += block) {
-        float* to = sums + (row - first_row) * sums_stride;
+        float* to = sums + (row - first_row) * stride;
         for (index s = 0; s < count; ++s) {
-            const index at = (first + s) * x.rows + row;
+            const index at = own.at(first + s, row);
             i32 sum[block][vectors];
             simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
-                const i32 start = product::short_sums ? i32::zero() : i32::broadcast(x.start[at + m]);
+                const i32 start = product::short_sums ? i32::zero() : i32::broadcast(own.start[at + m]);
                 simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[m][v] = start; });
             });
-            const auto left = tile::left_operand::of(x.codes + row * x.stride + (first + s) * segment, x.stride, 4);
-            tile::micro_kernel<product>(sum, left, 0, block, {w.codes + s * words * width, width}, words);
-            f32 scale[vectors];
-            simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { scale[v] = f32::load(w.scale + s * width + v * lanes); });
+            const auto* const left = own.codes + row * own.stride + (first + s) * segment;
+            const std::int32_t* const right = w.codes + s * words * width;
+            const auto multiply = [&](index from, index how_many) SEQMIX_INLINE_LAMBDA {
+                tile::micro_kernel<product>(sum, tile::left_operand::of(left + 4 * from, own.stride, 4), 0, block, {right + from * width, width}, how_many);
+            };
+            if constexpr (Words > 0) {
+                simd::unroll<Words>([&](auto word) SEQMIX_INLINE_LAMBDA { multiply(word, 1); });
+            } else {
+                multiply(0, words);
+            }
+            f32 scale[vectors], min[vectors];
+            simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
+                scale[v] = f32::load(w.scale + s * width + v * lanes);
+                if constexpr (HasMin) { min[v] = f32::load(w.min + s * width + v * lanes); }
+            });
             simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
+                const f32 by = f32::broadcast(BlockScales ? own.scale[at + m] : 1.0f), below = f32::broadcast(BlockScales ? own.below[at + m] : 0.0f);
+                const f32 less = f32::broadcast(HasMin ? own.sum[at + m] : 0.0f);
                 simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA {
-                    float* const element = to + m * sums_stride + v * lanes;
+                    float* const element = to + m * stride + v * lanes;
                     i32 total = product::total(sum[m][v]);
-                    if constexpr (product::short_sums) { total = total + i32::broadcast(x.start[at + m]); }
-                    f32 y = to_float(total);
-                    if constexpr (BlockScales) {
-                        y = fma(y * scale[v], f32::broadcast(x.scale[at + m]), f32::load(element));
-                    } else {
-                        y = fma(y, scale[v], f32::load(element));
-                    }
-                    if constexpr (HasMin) {
-                        y = fnma(f32::load(w.min + s * width + v * lanes), f32::broadcast(x.sum[at + m]), y);
-                    }
+                    if constexpr (product::short_sums) { total = total + i32::broadcast(own.start[at + m]); }
+                    f32 y = BlockScales ? fma(as_float(total), by, below) : to_float(total);
+                    y = fma(y, scale[v], f32::load(element));
+                    if constexpr (HasMin) { y = fnma(min[v], less, y); }
                     y.store(element);
                 });
             });

@@ -96,17 +96,16 @@ class unpacked_block {
     static constexpr index lanes = f32::lanes, width = tile::blocking<Arch>::columns, vectors = tile::blocking<Arch>::vectors;
 
 public:
-    static constexpr index panels = 4; ///< that activations are read for at a time
-    static constexpr index columns = panels * width;
+    static constexpr index columns = panels_at_once * width;
 
     unpacked_block(arena& a, const depth_cut& cut, bool has_min) : cut_(cut), has_min_(has_min)
     {
         const index step = std::lcm(cut.segment, index{32});
         depth_ = larger(integer_depth_block / step * step, step);
         segments_ = depth_ / cut.segment;
-        codes_ = a.take<std::int32_t>(panels * depth_ / 4 * width);
-        scales_ = a.take<float>(panels * segments_ * width);
-        mins_ = a.take<float>(has_min ? panels * segments_ * width : 0);
+        codes_ = a.take<std::int32_t>(panels_at_once * depth_ / 4 * width);
+        scales_ = a.take<float>(panels_at_once * segments_ * width);
+        mins_ = a.take<float>(has_min ? panels_at_once * segments_ * width : 0);
     }
 
     index depth() const { return depth_; } ///< positions at a time
@@ -152,7 +151,7 @@ inline constexpr int few_registers = 2;
 
 /// sums [Rows][few_registers][lanes] = the same for few rows, straight from the packed codes of registers `first` and `second`.
 template <class Arch, format F, int Rows>
-SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& cut, index first_row, const packed_matrix<F>& w, index first,
+SEQMIX_NOINLINE void multiply_rows(const activation_codes<Arch>& x, const depth_cut& cut, index first_row, const packed_matrix<F>& w, index first,
                                    index second, float* sums)
 {
     constexpr int registers = few_registers;
@@ -167,10 +166,12 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
     simd::unroll<Rows * registers>([&](auto i) SEQMIX_INLINE_LAMBDA { total[i / registers][i % registers] = f32::zero(); });
 
     for (index s = 0, from = 0; from < cut.depth; ++s, from += cut.segment) {
-        const index end = smaller(from + cut.segment, cut.depth), at = s * x.rows + first_row;
+        const index end = smaller(from + cut.segment, cut.depth);
+        index at[Rows];
+        simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA { at[m] = x.at(s, first_row + m); });
         i32 sum[Rows][registers];
         simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
-            const i32 start = kind::product::short_sums ? i32::zero() : i32::broadcast(x.start[at + m]);
+            const i32 start = kind::product::short_sums ? i32::zero() : i32::broadcast(x.start[at[m]]);
             simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA { sum[m][r] = start; });
         });
         const std::int8_t* left = x.codes + first_row * x.stride + from;
@@ -208,11 +209,11 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
             const detail::group_factors<Arch, F> factors(panel[r], from / w.layout().group, unit);
             simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
                 i32 whole = kind::product::total(sum[m][r]);
-                if constexpr (kind::product::short_sums) { whole = whole + i32::broadcast(x.start[at + m]); }
+                if constexpr (kind::product::short_sums) { whole = whole + i32::broadcast(x.start[at[m]]); }
                 // As multiply_codes does it, so that a row's result does not depend on how many rows there are.
-                f32 y = to_float(whole);
-                y = x.scale != nullptr ? fma(y * factors.scale, f32::broadcast(x.scale[at + m]), total[m][r]) : fma(y, factors.scale, total[m][r]);
-                if constexpr (kind::has_min) { y = fnma(factors.min, f32::broadcast(x.sum[at + m]), y); }
+                f32 y = x.scale != nullptr ? fma(as_float(whole), f32::broadcast(x.scale[at[m]]), f32::broadcast(x.below[at[m]])) : to_float(whole);
+                y = fma(y, factors.scale, total[m][r]);
+                if constexpr (kind::has_min) { y = fnma(factors.min, f32::broadcast(x.sum[at[m]]), y); }
                 total[m][r] = y;
             });
         });
@@ -222,7 +223,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
 
 /// sums [rows, few_registers · lanes] for any number of rows; the weights come from memory for the first of them.
 template <class Arch, format F>
-void multiply_few(const activation_codes& x, const depth_cut& cut, index rows, const packed_matrix<F>& w, index first, index second, float* sums)
+void multiply_few(const activation_codes<Arch>& x, const depth_cut& cut, index rows, const packed_matrix<F>& w, index first, index second, float* sums)
 {
     constexpr int at_once = 4; // accumulators, products in flight and codes fit 16 registers
     for (index row = 0; row < rows; row += at_once) {
@@ -238,7 +239,7 @@ void multiply_few(const activation_codes& x, const depth_cut& cut, index rows, c
 /// A packed matrix of any format, so that the loops around the kernels are compiled once.
 template <class Arch>
 struct byte_weights {
-    using multiply_codes_function = void(const activation_codes&, index, index, index, index, index, const code_panel&, float*, index);
+    using multiply_codes_function = void(const activation_codes<Arch>&, index, index, index, index, index, const code_panel&, float*);
 
     const void* matrix;
     index rows, depth, registers;
@@ -248,26 +249,29 @@ struct byte_weights {
     depth_cut cut;
     void (*unpack)(const void*, index, const depth_cut&, index, index, std::int32_t*, float*, float*);
     multiply_codes_function* multiply; ///< multiply_codes for the scales of `cut`
-    void (*few)(const void*, const activation_codes&, const depth_cut&, index, index, index, float*);
+    void (*few)(const void*, const activation_codes<Arch>&, const depth_cut&, index, index, index, float*);
 
     template <format F>
     byte_weights(const packed_matrix<F>& w, activation_scales scales)
         : matrix(&w), rows(w.rows()), depth(w.layout().depth()), registers(w.layout().panels() * panel_lanes<Arch, F>::registers),
           order(w.order()), zero(panel_lanes<Arch, F>::zero), has_min(integer_product<Arch, F>::has_min),
           cut(integer_product<Arch, F>::cut(w.layout(), scales)), unpack(detail::unpack_register<Arch, F>),
-          few([](const void* m, const activation_codes& x, const depth_cut& c, index count, index first, index second, float* sums) {
+          few([](const void* m, const activation_codes<Arch>& x, const depth_cut& c, index count, index first, index second, float* sums) {
               multiply_few<Arch, F>(x, c, count, *static_cast<const packed_matrix<F>*>(m), first, second, sums);
           })
     {
         using kind = integer_product<Arch, F>;
-        multiply = cut.whole_rows() ? multiply_codes<Arch, kind::range, false, kind::has_min> : multiply_codes<Arch, kind::range, true, kind::has_min>;
+        constexpr int chunk = packed_layout<F>::chunk;
+        multiply = cut.whole_rows()       ? multiply_codes<Arch, kind::range, false, kind::has_min, 0>
+                   : cut.segment == chunk ? multiply_codes<Arch, kind::range, true, kind::has_min, chunk / 4>
+                                          : multiply_codes<Arch, kind::range, true, kind::has_min, 0>;
     }
 };
 
 /// sums [rows, block of columns] = products of activations with the weights' rows from register `first` on; `rows` is a multiple of
 /// the micro-kernel's.
 template <class Arch>
-void multiply_block(const activation_codes& x, index first_row, index rows, const byte_weights<Arch>& w, index first, index live_panels,
+void multiply_block(const activation_codes<Arch>& x, index first_row, index rows, const byte_weights<Arch>& w, index first, index live_panels,
                     const detail::unpacked_block<Arch>& block, float* sums)
 {
     constexpr index width = tile::blocking<Arch>::columns, columns = detail::unpacked_block<Arch>::columns;
@@ -279,8 +283,8 @@ void multiply_block(const activation_codes& x, index first_row, index rows, cons
         const index whole = (end - from) / cut.segment, rest = (end - from) % cut.segment; // the last segment may be shorter
         for (index p = 0; p < live_panels; ++p) {
             const index at = from / cut.segment;
-            w.multiply(x, first_row, rows, at, whole, cut.segment, block.panel(p, 0, cut.segment / 4), sums + p * width, columns);
-            if (rest > 0) { w.multiply(x, first_row, rows, at + whole, 1, cut.segment, block.panel(p, whole, rest / 4), sums + p * width, columns); }
+            w.multiply(x, first_row, rows, at, whole, cut.segment, block.panel(p, 0, cut.segment / 4), sums + p * width);
+            if (rest > 0) { w.multiply(x, first_row, rows, at + whole, 1, cut.segment, block.panel(p, whole, rest / 4), sums + p * width); }
         }
     }
 }

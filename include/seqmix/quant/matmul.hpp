@@ -61,7 +61,7 @@ void multiply_as_bytes(const view<const T, 2>& x, const byte_weights<Arch>& w, c
             gather_row<Arch>(x[row], w.order, w.depth, gathered);
             bytes.quantize(row, gathered, w.zero);
         });
-        const activation_codes codes = bytes.codes();
+        const activation_codes<Arch> codes = bytes.codes();
         if (few_rows) {
             phase(tasks, [&](index task, std::byte*) {
                 float sums[few * few_registers * lanes];
