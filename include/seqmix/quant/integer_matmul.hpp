@@ -253,6 +253,7 @@ struct byte_weights {
     const void* matrix;
     index rows, depth, registers;
     const std::int32_t* order;
+    const std::int32_t* (*order_of)(const void*);
     int zero; ///< of the codes
     bool has_min;
     depth_cut cut;
@@ -263,7 +264,7 @@ struct byte_weights {
     template <format F>
     byte_weights(const packed_matrix<F>& w, activation_scales scales)
         : matrix(&w), rows(w.rows()), depth(w.layout().depth()), registers(w.layout().panels() * panel_lanes<Arch, F>::registers),
-          order(w.order()), zero(panel_lanes<Arch, F>::zero), has_min(integer_product<Arch, F>::has_min),
+          order(w.order()), order_of([](const void* m) { return static_cast<const packed_matrix<F>*>(m)->order(); }), zero(panel_lanes<Arch, F>::zero), has_min(integer_product<Arch, F>::has_min),
           cut(integer_product<Arch, F>::cut(w.layout(), scales)), unpack(detail::unpack_register<Arch, F>),
           few([](const void* m, const activation_codes& x, const depth_cut& c, index count, index first, index second, float* sums) {
               multiply_few<Arch, F>(x, c, count, *static_cast<const packed_matrix<F>*>(m), first, second, sums);
@@ -271,6 +272,14 @@ struct byte_weights {
     {
         using kind = integer_product<Arch, F>;
         multiply = cut.whole_rows() ? multiply_codes<Arch, kind::range, false, kind::has_min> : multiply_codes<Arch, kind::range, true, kind::has_min>;
+    }
+
+    /// Another matrix of the same shape and format.
+    byte_weights of(const void* other) const
+    {
+        byte_weights w = *this;
+        w.matrix = other, w.order = order_of(other);
+        return w;
     }
 };
 
