@@ -121,6 +121,29 @@ TEST_CASE("quant: bytes as inputs are taken as they are")
     for (std::size_t i = 0; i < out.size(); ++i) { REQUIRE(std::abs(static_cast<double>(out[i]) - exact[i]) <= 6 * u * size[i]); }
 }
 
+TEST_CASE("quant: bytes of experts, in and out")
+{
+    constexpr index tokens = 5, outputs = 30, depth = 64;
+    const std::vector<quant::packed_matrix<int4>> w = [] {
+        std::vector<quant::packed_matrix<int4>> all;
+        for (std::uint64_t e = 0; e < 3; ++e) { all.push_back(packed<int4>(e, outputs, depth)); }
+        return all;
+    }();
+    random_source random(3);
+    std::vector<std::int8_t> x(tokens * depth), got(14 * outputs), want(got);
+    for (auto& b : x) { b = static_cast<std::int8_t>(random.integer(-128, 127)); }
+    const std::vector<float> scales = random.uniforms(tokens, 0.01f, 0.1f), out_scale = random.uniforms(outputs, 1.0f, 2.0f);
+    const std::vector<std::int32_t> counts = {2, 3, 9}, rows = {4, 0, 1, 1, 3, 2, 4, 0, 0, 1, 2, 3, 4, 2};
+    quant::expert_matmul<test_arch>(matrix(std::as_const(x), depth), w, {list(counts), list(rows)}, matrix(got, outputs),
+                                    {.compute = compute::int8, .x_scale = list(scales), .out_scale = list(out_scale)});
+    for (index i = 0; i < 14; ++i) {
+        const index row = rows[static_cast<std::size_t>(i)];
+        quant::matmul<test_arch>(matrix(std::as_const(x), depth).slice(0, row, row + 1), w[i < 2 ? 0 : i < 5 ? 1 : 2], matrix(want, outputs).slice(0, i, i + 1),
+                                 {.compute = compute::int8, .x_scale = {scales.data() + row, {1}}, .out_scale = list(out_scale)});
+    }
+    CHECK(same_bits(got, want));
+}
+
 TEST_CASE("quant: activations too small for a scale become zeros")
 {
     const auto w = packed<int4>(1, 16, 64);
