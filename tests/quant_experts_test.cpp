@@ -6,6 +6,7 @@
 #include "support/catch.hpp"
 #include "support/guarded.hpp"
 #include "support/on_threads.hpp"
+#include "support/scratch.hpp"
 
 #include <seqmix/quant/reference.hpp>
 
@@ -142,7 +143,7 @@ namespace {
 struct routing {
     std::string name;
     std::vector<std::int32_t> counts;
-    std::vector<std::int32_t> rows; ///< empty: not given
+    std::vector<std::int32_t> rows; ///< empty: none, or not given
 };
 
 /// Many kinds of groups: few rows and many, none, all at one.
@@ -170,10 +171,8 @@ void check_experts(index outputs, index depth)
     for (const routing& route : routings(tokens)) {
         INFO(F::name << ", " << route.name);
         const bool given = route.name != "in the order of x";
-        static const std::int32_t nothing = 0; // a list of no rows is given all the same
         const index total = std::accumulate(route.counts.begin(), route.counts.end(), index{0});
-        const quant::expert_rows which{list(route.counts), given ? sm::view<const std::int32_t, 1>(total > 0 ? route.rows.data() : &nothing, {total})
-                                                                 : sm::view<const std::int32_t, 1>{}};
+        const quant::expert_rows which{list(route.counts), list(route.rows)};
         const std::vector<float> residual = normals(10, total * outputs);
         for (compute c : computes(F::integer_codes)) {
             std::vector<float> want(static_cast<std::size_t>(total * outputs)), want_gated(want);
@@ -243,6 +242,22 @@ TEST_CASE("quant: experts whose columns have orders of their own")
             quant::matmul<test_arch>(matrix(x, depth).slice(0, t, t + 1), w[t < 2 ? 0 : 2], matrix(want, outputs).slice(0, t, t + 1), {.compute = c});
         }
         CHECK(same_bits(out, want));
+    }
+}
+
+TEST_CASE("quant: scratch of experts")
+{
+    const auto gate = experts_of<int4>(1, 4, 70, 64), up = experts_of<int4>(5, 4, 70, 64);
+    const std::vector<float> x = normals(2, 6 * 64);
+    const std::vector<std::int32_t> counts = {1, 0, 12, 2}, rows = {5, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 0};
+    for (compute c : {compute::floats, compute::int8}) {
+        sm::context<> ctx;
+        test_support::check_scratch([] { return std::vector<float>(15 * 70, -1.0f); },
+                                    [&](std::vector<float>& out, const sm::context_ref& with) {
+                                        quant::gated_expert_matmul<test_arch>(matrix(x, 64), gate, up, {list(counts), list(rows)}, matrix(out, 70),
+                                                                              {.compute = c}, with);
+                                    },
+                                    ctx);
     }
 }
 

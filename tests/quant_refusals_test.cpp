@@ -432,6 +432,8 @@ TEST_CASE("quant: products of two, of experts and of bytes that do not fit are r
     c.call();
     c.gated = false;
     c.call();
+    c.which = {};
+    c.call();
 }
 
 TEST_CASE("quant: packing and products that do not fit are refused, and nothing is written")

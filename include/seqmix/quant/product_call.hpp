@@ -47,14 +47,20 @@ struct product_call {
     static constexpr bool bytes_in = std::is_same_v<T, std::int8_t>, bytes_out = std::is_same_v<Out, std::int8_t>;
     static_assert((storage<T> || bytes_in) && (storage<Out> || bytes_out), "seqmix: products read and write float, bf16, f16 or std::int8_t");
 
-    index total() const { return rows ? rows.extent(0) : x.extent(0); }
+    /// Rows of out. A list of no rows may well be null, and is then none of those that are not given.
+    index total() const
+    {
+        bool any = !counts && experts > 0;
+        for (index e = 0; e < experts && !any; ++e) { any = counts(e) != 0; }
+        return rows ? rows.extent(0) : any ? x.extent(0) : 0;
+    }
 
     void check_all(const checker& check) const
     {
         check_given(check, x, "x"), check_given(check, out, "out");
         check_weights(check);
         check_rows(check);
-        const char* const whose_rows = rows ? "rows' length" : "x's";
+        const char* const whose_rows = rows ? "rows' length" : total() > 0 ? "x's" : "counts' sum";
         check_extent(check, out, "out", 0, "number of rows", total(), whose_rows);
         check_apart(check, reach(out), "out", x, "x");
         check_apart(check, reach(out), "out", counts, "counts"), check_apart(check, reach(out), "out", rows, "rows");
