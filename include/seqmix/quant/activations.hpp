@@ -4,6 +4,7 @@
 #include <seqmix/core/view.hpp>
 #include <seqmix/core/workspace.hpp>
 #include <seqmix/quant/code_product.hpp>
+#include <seqmix/tile/memory.hpp>
 
 #include <limits>
 
