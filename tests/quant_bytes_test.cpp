@@ -17,9 +17,9 @@ namespace quant_bytes_test {
 namespace sm = seqmix;
 namespace quant = seqmix::quant;
 using namespace quant_case;
-using sm::index;
 using quant::activation;
 using quant::compute;
+using sm::index;
 
 TEST_CASE("quant: outputs as bytes")
 {
@@ -38,11 +38,15 @@ TEST_CASE("quant: outputs as bytes")
                 const sm::view<const float, 1> scale(scales.data(), {length});
                 const sm::view<const std::int8_t, 1> zero(with_zeros ? zeros.data() : nullptr, {with_zeros ? length : 0});
                 quant::matmul<test_arch>(matrix(x, depth), w, sm::view<std::int8_t, 2>(out.data(), {rows, outputs}),
-                                         {.bias = list(bias), .activation = activation::gelu, .residual = matrix(residual, outputs),
-                                          .out_scale = scale, .out_zero_point = zero});
+                                         {.bias = list(bias),
+                                          .activation = activation::gelu,
+                                          .residual = matrix(residual, outputs),
+                                          .out_scale = scale,
+                                          .out_zero_point = zero});
                 for (index i = 0; i < rows * outputs; ++i) {
                     const auto at = static_cast<std::size_t>(i), column = length == 1 ? 0 : at % std::size_t{outputs};
-                    const double want = std::nearbyint(static_cast<double>(y[at] / scales[column])) + (with_zeros ? zeros[column] : 0);
+                    const double want =
+                        std::nearbyint(static_cast<double>(y[at] / scales[column])) + (with_zeros ? zeros[column] : 0);
                     REQUIRE(static_cast<double>(out[i]) == std::fmin(std::fmax(want, -128), 127));
                 }
                 CHECK(out.intact());
@@ -78,19 +82,23 @@ TEST_CASE("quant: bytes as inputs are taken as they are")
     for (index rows : {2, 21}) {
         random_source random(3);
         std::vector<std::int8_t> x(static_cast<std::size_t>(rows * depth));
-        std::vector<float> scales = random.uniforms(static_cast<std::size_t>(rows), 0.01f, 0.1f), as_float(x.size()), out(static_cast<std::size_t>(rows * outputs));
+        std::vector<float> scales = random.uniforms(static_cast<std::size_t>(rows), 0.01f, 0.1f), as_float(x.size()),
+                           out(static_cast<std::size_t>(rows * outputs));
         for (auto& b : x) { b = static_cast<std::int8_t>(random.integer(-128, 127)); }
         std::fill_n(x.begin(), depth, std::int8_t{-128});
         for (std::size_t length : {std::size_t{1}, scales.size()}) {
             std::transform(x.begin(), x.end(), as_float.begin(), [](std::int8_t b) { return static_cast<float>(b); });
-            quant::matmul<test_arch>(matrix(x, depth), w, matrix(out, outputs), {.compute = compute::int8, .x_scale = {scales.data(), {length}}});
+            quant::matmul<test_arch>(matrix(x, depth), w, matrix(out, outputs),
+                                     {.compute = compute::int8, .x_scale = {scales.data(), {length}}});
             std::vector<double> want(out.size()), size(out.size());
-            quant::reference::matmul(matrix(std::as_const(as_float), depth), matrix(numbers, depth), {}, {}, [](double sum) { return sum; },
-                                     matrix(want, outputs), matrix(size, outputs));
+            quant::reference::matmul(
+                matrix(std::as_const(as_float), depth), matrix(numbers, depth), {}, {}, [](double sum) { return sum; },
+                matrix(want, outputs), matrix(size, outputs));
             for (std::size_t i = 0; i < out.size(); ++i) {
                 const auto scale = static_cast<double>(scales[length == 1 ? 0 : i / std::size_t{outputs}]);
                 // A rounding a group, of partial sums, and one at the end.
-                REQUIRE(std::abs(static_cast<double>(out[i]) - scale * want[i]) <= static_cast<double>(depth / 32 + 2) * u * scale * size[i]);
+                REQUIRE(std::abs(static_cast<double>(out[i]) - scale * want[i]) <=
+                        static_cast<double>(depth / 32 + 2) * u * scale * size[i]);
             }
         }
     }
@@ -102,7 +110,8 @@ TEST_CASE("quant: bytes as inputs are taken as they are")
         for (index rows : {1, 10}) {
             const std::vector<std::int8_t> x(static_cast<std::size_t>(rows * 256), byte);
             std::vector<float> out(static_cast<std::size_t>(rows * 16));
-            quant::matmul<test_arch>(matrix(x, 256), largest, matrix(out, 16), {.compute = compute::int8, .x_scale = list(scale)});
+            quant::matmul<test_arch>(matrix(x, 256), largest, matrix(out, 16),
+                                     {.compute = compute::int8, .x_scale = list(scale)});
             CHECK(out == std::vector<float>(out.size(), 7.0f * 256.0f * static_cast<float>(byte)));
         }
     }
@@ -116,8 +125,9 @@ TEST_CASE("quant: bytes as inputs are taken as they are")
     for (std::size_t i = 0; i < middle.size(); ++i) { middle[i] = 0.25f * static_cast<float>(between[i]); }
     const std::vector<float> weights = decoded(second);
     std::vector<double> exact(out.size()), size(out.size());
-    quant::reference::matmul(matrix(std::as_const(middle), 96), matrix(weights, 96), {}, {}, [](double sum) { return sum; },
-                             matrix(exact, 30), matrix(size, 30));
+    quant::reference::matmul(
+        matrix(std::as_const(middle), 96), matrix(weights, 96), {}, {}, [](double sum) { return sum; }, matrix(exact, 30),
+        matrix(size, 30));
     for (std::size_t i = 0; i < out.size(); ++i) { REQUIRE(std::abs(static_cast<double>(out[i]) - exact[i]) <= 6 * u * size[i]); }
 }
 
@@ -138,7 +148,11 @@ TEST_CASE("quant: bytes of experts, in and out")
                                     {.compute = compute::int8, .x_scale = list(scales), .out_scale = list(out_scale)});
     for (index i = 0; i < 14; ++i) {
         const index row = rows[static_cast<std::size_t>(i)];
-        quant::matmul<test_arch>(matrix(std::as_const(x), depth).slice(0, row, row + 1), w[i < 2 ? 0 : i < 5 ? 1 : 2], matrix(want, outputs).slice(0, i, i + 1),
+        quant::matmul<test_arch>(matrix(std::as_const(x), depth).slice(0, row, row + 1),
+                                 w[i < 2   ? 0
+                                   : i < 5 ? 1
+                                           : 2],
+                                 matrix(want, outputs).slice(0, i, i + 1),
                                  {.compute = compute::int8, .x_scale = {scales.data() + row, {1}}, .out_scale = list(out_scale)});
     }
     CHECK(same_bits(got, want));
@@ -154,7 +168,9 @@ TEST_CASE("quant: activations too small for a scale become zeros")
         std::vector<float> out(16);
         std::vector<double> want(16), size(16);
         quant::matmul<test_arch>(matrix(x, 64), w, matrix(out, 16), {.compute = compute::int8});
-        quant::reference::matmul(matrix(std::as_const(x), 64), matrix(numbers, 64), {}, {}, [](double sum) { return sum; }, matrix(want, 16), matrix(size, 16));
+        quant::reference::matmul(
+            matrix(std::as_const(x), 64), matrix(numbers, 64), {}, {}, [](double sum) { return sum; }, matrix(want, 16),
+            matrix(size, 16));
         for (std::size_t i = 0; i < out.size(); ++i) {
             REQUIRE(std::abs(static_cast<double>(out[i]) - want[i]) <= (tiny < 0x1.fcp-120f ? 1.0 : 1.0 / 254 + 8 * u) * size[i]);
         }

@@ -32,7 +32,10 @@ seqmix::view<const T, 1> list(const std::vector<T>& v)
 {
     return {v.data(), {static_cast<index>(v.size())}};
 }
-inline std::vector<float> normals(std::uint64_t seed, index count) { return random_source(seed).normals(static_cast<std::size_t>(count)); }
+inline std::vector<float> normals(std::uint64_t seed, index count)
+{
+    return random_source(seed).normals(static_cast<std::size_t>(count));
+}
 
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b)

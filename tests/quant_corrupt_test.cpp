@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Packed weights may stand on anybody's bytes, a mapped file's say: whatever they hold, nothing is read or written past an end, nor is
-// anything done that C++ leaves undefined. What this finds, it finds with the sanitizers; without them, where memory ends at a page.
+// Packed weights may stand on anybody's bytes, a mapped file's say: whatever they hold, nothing is read or written past an end,
+// nor is anything done that C++ leaves undefined. What this finds, it finds with the sanitizers; without them, where memory ends
+// at a page.
 #include "quant_case.hpp"
 #include "support/arch.hpp"
 #include "support/catch.hpp"
@@ -14,8 +15,8 @@ namespace sm = seqmix;
 namespace quant = seqmix::quant;
 namespace gguf = seqmix::quant::gguf;
 using namespace quant_case;
-using sm::index;
 using quant::compute;
+using sm::index;
 
 namespace {
 
@@ -23,7 +24,10 @@ constexpr int rounds = 40;
 
 /// Heap memory of exactly so many bytes, on a border of cache lines.
 struct exact_memory {
-    explicit exact_memory(index bytes) : size(static_cast<std::size_t>(bytes)), data(static_cast<unsigned char*>(::operator new(size, line))) {}
+    explicit exact_memory(index bytes)
+        : size(static_cast<std::size_t>(bytes)), data(static_cast<unsigned char*>(::operator new(size, line)))
+    {
+    }
     ~exact_memory() { ::operator delete(data, line); }
     exact_memory(const exact_memory&) = delete;
     exact_memory& operator=(const exact_memory&) = delete;
@@ -37,9 +41,12 @@ struct exact_memory {
 void corrupt(random_source& random, exact_memory& memory, int round)
 {
     const auto size = static_cast<std::int64_t>(memory.size);
-    const std::int64_t begin = round % 4 == 3 ? 0 : random.integer(0, size - 1), end = round % 4 == 3 ? size : std::min(size, begin + random.integer(1, 64));
+    const std::int64_t begin = round % 4 == 3 ? 0 : random.integer(0, size - 1),
+                       end = round % 4 == 3 ? size : std::min(size, begin + random.integer(1, 64));
     for (std::int64_t i = begin; i < end; ++i) { memory.data[i] = static_cast<unsigned char>(random.bits()); }
-    for (int i = 0; i < 8; ++i) { memory.data[random.integer(0, size - 1)] = static_cast<unsigned char>(i % 2 == 0 ? 0xff : random.bits()); }
+    for (int i = 0; i < 8; ++i) {
+        memory.data[random.integer(0, size - 1)] = static_cast<unsigned char>(i % 2 == 0 ? 0xff : random.bits());
+    }
 }
 
 template <class S>
@@ -64,7 +71,8 @@ void check_corrupt(const S& source)
         quant::matmul<test_arch>(left, w, to, {.activation = quant::activation::gelu});
         if constexpr (F::integer_codes) {
             for (auto scales : {quant::activation_scales::rows, quant::activation_scales::blocks}) {
-                quant::matmul<test_arch>(left, w, to, {.activation = quant::activation::silu, .compute = compute::int8, .scales = scales});
+                quant::matmul<test_arch>(left, w, to,
+                                         {.activation = quant::activation::silu, .compute = compute::int8, .scales = scales});
             }
         }
         quant::decode(w, sm::view<float, 2>(numbers.data(), {outputs, depth}));
@@ -123,7 +131,8 @@ TEST_CASE("quant: packed columns in an order of any bytes")
     for (auto& z : zeros) { z = static_cast<std::int32_t>(random.bits() & 0x77777777u); }
     for (auto& g : group_of) { g = static_cast<std::int32_t>(random.integer(0, groups - 1)); }
     const std::vector<sm::f16> scales(groups * rows, sm::f16(0.02f));
-    check_corrupt(quant::gptq_matrix<>(matrix(words, rows), matrix(zeros, rows / 8), matrix(scales, rows), {.group = 40, .g_idx = list(group_of)}));
+    check_corrupt(quant::gptq_matrix<>(matrix(words, rows), matrix(zeros, rows / 8), matrix(scales, rows),
+                                       {.group = 40, .g_idx = list(group_of)}));
 }
 
 } // namespace quant_corrupt_test

@@ -10,8 +10,8 @@
 
 #include <seqmix/quant/reference.hpp>
 
-#include <cmath>
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -22,10 +22,10 @@ namespace sm = seqmix;
 namespace quant = seqmix::quant;
 namespace gguf = seqmix::quant::gguf;
 using namespace quant_case;
-using sm::index;
-using test_support::on_threads;
 using quant::activation;
 using quant::compute;
+using sm::index;
+using test_support::on_threads;
 
 namespace {
 
@@ -37,11 +37,16 @@ std::vector<compute> computes(bool integers)
 double activated(double x, activation how)
 {
     switch (how) {
-    case activation::relu: return x < 0 ? 0 : x;
-    case activation::silu: return x / (1 + std::exp(-x));
-    case activation::gelu: return x / 2 * std::erfc(-x / std::sqrt(2.0));
-    case activation::gelu_tanh: return x / 2 * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
-    default: return x;
+    case activation::relu:
+        return x < 0 ? 0 : x;
+    case activation::silu:
+        return x / (1 + std::exp(-x));
+    case activation::gelu:
+        return x / 2 * std::erfc(-x / std::sqrt(2.0));
+    case activation::gelu_tanh:
+        return x / 2 * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+    default:
+        return x;
     }
 }
 
@@ -62,20 +67,27 @@ struct gated_reference {
     std::vector<double> value, bound;
 
     gated_reference(const std::vector<float>& x, index depth, const std::vector<float>& gate, const std::vector<float>& up,
-                    const std::vector<float>& gate_bias, const std::vector<float>& up_bias, activation how, const std::vector<float>& residual)
+                    const std::vector<float>& gate_bias, const std::vector<float>& up_bias, activation how,
+                    const std::vector<float>& residual)
     {
         const auto outputs = static_cast<index>(gate_bias.size()), rows = static_cast<index>(x.size()) / depth;
         std::vector<double> a(residual.size()), b(a), size_a(a), size_b(a);
         const auto identity = [](double sum) { return sum; };
-        quant::reference::matmul(matrix(x, depth), matrix(gate, depth), list(gate_bias), {}, identity, matrix(a, outputs), matrix(size_a, outputs));
-        quant::reference::matmul(matrix(x, depth), matrix(up, depth), list(up_bias), {}, identity, matrix(b, outputs), matrix(size_b, outputs));
+        quant::reference::matmul(matrix(x, depth), matrix(gate, depth), list(gate_bias), {}, identity, matrix(a, outputs),
+                                 matrix(size_a, outputs));
+        quant::reference::matmul(matrix(x, depth), matrix(up, depth), list(up_bias), {}, identity, matrix(b, outputs),
+                                 matrix(size_b, outputs));
         CHECK(rows * outputs == static_cast<index>(a.size()));
         for (std::size_t i = 0; i < a.size(); ++i) {
-            // Errors of the sums; of the activation by its slope, at most 1.13, and its own 8 units (of its terms: gelu_tanh cancels).
-            const double error_a = static_cast<double>(depth + 4) * u * size_a[i], error_b = static_cast<double>(depth + 4) * u * size_b[i];
-            const double left = activated(a[i], how), error_left = 1.13 * error_a + 8 * u * std::abs(a[i]), r = static_cast<double>(residual[i]);
+            // Errors of the sums; of the activation by its slope, at most 1.13, and its own 8 units (of its terms: gelu_tanh
+            // cancels).
+            const double error_a = static_cast<double>(depth + 4) * u * size_a[i],
+                         error_b = static_cast<double>(depth + 4) * u * size_b[i];
+            const double left = activated(a[i], how), error_left = 1.13 * error_a + 8 * u * std::abs(a[i]),
+                         r = static_cast<double>(residual[i]);
             value.push_back(left * b[i] + r);
-            bound.push_back(error_left * std::abs(b[i]) + (std::abs(left) + error_left) * error_b + 2 * u * (std::abs(left * b[i]) + std::abs(r)));
+            bound.push_back(error_left * std::abs(b[i]) + (std::abs(left) + error_left) * error_b +
+                            2 * u * (std::abs(left * b[i]) + std::abs(r)));
         }
     }
 };
@@ -91,13 +103,17 @@ void check_gated(index rows, index outputs, index depth)
         for (compute c : computes(F::integer_codes)) {
             guarded<float> out(rows * outputs);
             quant::gated_matmul<test_arch>(matrix(x, depth), gate, up, sm::view<float, 2>(out.data(), {rows, outputs}),
-                                           {.gate_bias = list(gate_bias), .up_bias = list(up_bias), .activation = how,
-                                            .residual = matrix(residual, outputs), .compute = c});
+                                           {.gate_bias = list(gate_bias),
+                                            .up_bias = list(up_bias),
+                                            .activation = how,
+                                            .residual = matrix(residual, outputs),
+                                            .compute = c});
             CHECK(out.intact());
             const std::vector<float> got(out.begin(), out.end());
             // What two products give, one after the other, bit for bit.
             std::vector<float> left(got.size()), right(got.size()), want(got.size());
-            quant::matmul<test_arch>(matrix(x, depth), gate, matrix(left, outputs), {.bias = list(gate_bias), .activation = how, .compute = c});
+            quant::matmul<test_arch>(matrix(x, depth), gate, matrix(left, outputs),
+                                     {.bias = list(gate_bias), .activation = how, .compute = c});
             quant::matmul<test_arch>(matrix(x, depth), up, matrix(right, outputs), {.bias = list(up_bias), .compute = c});
             for (std::size_t i = 0; i < want.size(); ++i) { want[i] = left[i] * right[i] + residual[i]; }
             CHECK(same_bits(got, want));
@@ -167,7 +183,8 @@ void check_experts(index outputs, index depth)
 {
     constexpr index tokens = 23, experts = 6;
     const auto w = experts_of<F>(20, experts, outputs, depth), up = experts_of<F>(40, experts, outputs, depth);
-    const std::vector<float> x = normals(7, tokens * depth), bias = normals(8, experts * outputs), up_bias = normals(9, experts * outputs);
+    const std::vector<float> x = normals(7, tokens * depth), bias = normals(8, experts * outputs),
+                             up_bias = normals(9, experts * outputs);
     for (const routing& route : routings(tokens)) {
         INFO(F::name << ", " << route.name);
         const bool given = route.name != "in the order of x";
@@ -182,10 +199,12 @@ void check_experts(index outputs, index depth)
                 const sm::view<const float, 1> b(bias.data() + first, {outputs}), ub(up_bias.data() + first, {outputs});
                 for (std::int32_t i = 0; i < route.counts[e]; ++i, ++at) {
                     const index token = given ? route.rows[static_cast<std::size_t>(at)] : at;
-                    const sm::view<const float, 2> row(x.data() + token * depth, {index{1}, depth}), r(residual.data() + at * outputs, {index{1}, outputs});
+                    const sm::view<const float, 2> row(x.data() + token * depth, {index{1}, depth}),
+                        r(residual.data() + at * outputs, {index{1}, outputs});
                     quant::matmul<test_arch>(row, w[e], sm::view<float, 2>(want.data() + at * outputs, {index{1}, outputs}),
                                              {.bias = b, .activation = activation::relu, .residual = r, .compute = c});
-                    quant::gated_matmul<test_arch>(row, w[e], up[e], sm::view<float, 2>(want_gated.data() + at * outputs, {index{1}, outputs}),
+                    quant::gated_matmul<test_arch>(row, w[e], up[e],
+                                                   sm::view<float, 2>(want_gated.data() + at * outputs, {index{1}, outputs}),
                                                    {.gate_bias = b, .up_bias = ub, .residual = r, .compute = c});
                 }
             }
@@ -194,11 +213,18 @@ void check_experts(index outputs, index depth)
             for (sm::context_ref ctx : {sm::context_ref(alone), sm::context_ref(threads)}) {
                 guarded<float> out(total * outputs), gated(total * outputs);
                 quant::expert_matmul<test_arch>(matrix(x, depth), w, which, sm::view<float, 2>(out.data(), {total, outputs}),
-                                                {.bias = matrix(bias, outputs), .activation = activation::relu,
-                                                 .residual = matrix(residual, outputs), .compute = c}, ctx);
-                quant::gated_expert_matmul<test_arch>(matrix(x, depth), w, up, which, sm::view<float, 2>(gated.data(), {total, outputs}),
-                                                      {.gate_bias = matrix(bias, outputs), .up_bias = matrix(up_bias, outputs),
-                                                       .residual = matrix(residual, outputs), .compute = c}, ctx);
+                                                {.bias = matrix(bias, outputs),
+                                                 .activation = activation::relu,
+                                                 .residual = matrix(residual, outputs),
+                                                 .compute = c},
+                                                ctx);
+                quant::gated_expert_matmul<test_arch>(matrix(x, depth), w, up, which,
+                                                      sm::view<float, 2>(gated.data(), {total, outputs}),
+                                                      {.gate_bias = matrix(bias, outputs),
+                                                       .up_bias = matrix(up_bias, outputs),
+                                                       .residual = matrix(residual, outputs),
+                                                       .compute = c},
+                                                      ctx);
                 CHECK(same_bits(std::vector<float>(out.begin(), out.end()), want));
                 CHECK(same_bits(std::vector<float>(gated.begin(), gated.end()), want_gated));
                 CHECK((out.intact() && gated.intact()));
@@ -230,7 +256,9 @@ TEST_CASE("quant: experts whose columns have orders of their own")
         quant::encode<int4>(matrix(numbers, depth), c, s, {.tile = quant::per_group(32)});
         std::vector<std::int32_t> order(depth);
         std::iota(order.begin(), order.end(), 0);
-        for (std::size_t i = order.size(); i > 1; --i) { std::swap(order[i - 1], order[static_cast<std::size_t>(random.integer(0, static_cast<index>(i) - 1))]); }
+        for (std::size_t i = order.size(); i > 1; --i) {
+            std::swap(order[i - 1], order[static_cast<std::size_t>(random.integer(0, static_cast<index>(i) - 1))]);
+        }
         w.push_back(quant::pack(quant::permuted_matrix(quant::int4_matrix<>(c, s, {.tile = quant::per_group(32)}), list(order))));
     }
     const std::vector<float> x = normals(7, tokens * depth);
@@ -239,7 +267,8 @@ TEST_CASE("quant: experts whose columns have orders of their own")
         std::vector<float> out(tokens * outputs), want(out);
         quant::expert_matmul<test_arch>(matrix(x, depth), w, {list(counts)}, matrix(out, outputs), {.compute = c});
         for (index t = 0; t < tokens; ++t) {
-            quant::matmul<test_arch>(matrix(x, depth).slice(0, t, t + 1), w[t < 2 ? 0 : 2], matrix(want, outputs).slice(0, t, t + 1), {.compute = c});
+            quant::matmul<test_arch>(matrix(x, depth).slice(0, t, t + 1), w[t < 2 ? 0 : 2],
+                                     matrix(want, outputs).slice(0, t, t + 1), {.compute = c});
         }
         CHECK(same_bits(out, want));
     }
@@ -254,8 +283,8 @@ TEST_CASE("quant: scratch of experts")
         sm::context<> ctx;
         test_support::check_scratch([] { return std::vector<float>(15 * 70, -1.0f); },
                                     [&](std::vector<float>& out, const sm::context_ref& with) {
-                                        quant::gated_expert_matmul<test_arch>(matrix(x, 64), gate, up, {list(counts), list(rows)}, matrix(out, 70),
-                                                                              {.compute = c}, with);
+                                        quant::gated_expert_matmul<test_arch>(matrix(x, 64), gate, up, {list(counts), list(rows)},
+                                                                              matrix(out, 70), {.compute = c}, with);
                                     },
                                     ctx);
     }
@@ -263,25 +292,27 @@ TEST_CASE("quant: scratch of experts")
 
 TEST_CASE("quant: choices are sorted by expert, and combined in the order of choices")
 {
-    const std::vector<std::int32_t> chosen = {2, 0, 2, -1, 0, 3, 2, 2};
+    const std::vector<std::int32_t> chosen = {2, 0, -1, 2, 0, 3, 2, 2};
     std::vector<std::int32_t> counts(5, 7), rows(8, -7), places(8);
     const sm::view<std::int32_t, 1> to_counts(counts.data(), {5}), to_rows(rows.data(), {8});
     CHECK(quant::sort_by_expert(matrix(chosen, 2), to_counts, to_rows, matrix(places, 2)) == 7);
     CHECK(counts == std::vector<std::int32_t>{2, 0, 4, 1, 0});
     CHECK(rows == std::vector<std::int32_t>{0, 2, 0, 1, 3, 3, 2, -7});
-    CHECK(places == std::vector<std::int32_t>{2, 0, 3, -1, 1, 6, 4, 5});
+    CHECK(places == std::vector<std::int32_t>{2, 0, -1, 3, 1, 6, 4, 5});
 
     for (index columns : {1, 19, 40}) {
-        std::vector<float> y = normals(1, 7 * columns), weights = normals(2, 8), residual = normals(3, 4 * columns), out(residual.size());
-        quant::combine_experts<test_arch>(matrix(y, columns), matrix(std::as_const(places), 2), matrix(std::as_const(weights), 2), matrix(out, columns),
-                                          matrix(std::as_const(residual), columns));
+        std::vector<float> y = normals(1, 7 * columns), weights = normals(2, 8), residual = normals(3, 4 * columns),
+                           out(residual.size());
+        quant::combine_experts<test_arch>(matrix(y, columns), matrix(std::as_const(places), 2), matrix(std::as_const(weights), 2),
+                                          matrix(out, columns), matrix(std::as_const(residual), columns));
         for (index t = 0; t < 4; ++t) {
             for (index c = 0; c < columns; ++c) {
                 double sum = static_cast<double>(residual[static_cast<std::size_t>(t * columns + c)]), size = std::abs(sum);
                 for (index j = 0; j < 2; ++j) {
                     const auto i = static_cast<std::size_t>(2 * t + j);
                     if (places[i] < 0) { continue; }
-                    const double product = static_cast<double>(weights[i]) * static_cast<double>(y[static_cast<std::size_t>(places[i] * columns + c)]);
+                    const double product = static_cast<double>(weights[i]) *
+                                           static_cast<double>(y[static_cast<std::size_t>(places[i] * columns + c)]);
                     sum += product, size += std::abs(product);
                 }
                 REQUIRE(std::abs(static_cast<double>(out[static_cast<std::size_t>(t * columns + c)]) - sum) <= 3 * u * size);
@@ -293,8 +324,9 @@ TEST_CASE("quant: choices are sorted by expert, and combined in the order of cho
         for (index i = 0; i < 7; ++i) { std::copy_n(y.begin() + i * columns, columns, turned.begin() + (6 - i) * columns); }
         for (auto& p : turned_places) { p = p < 0 ? p : 6 - p; }
         sm::context ctx{sm::parallel_for{3, on_threads{}}};
-        quant::combine_experts<test_arch>(matrix(turned, columns), matrix(std::as_const(turned_places), 2), matrix(std::as_const(weights), 2),
-                                          matrix(again, columns), matrix(std::as_const(again), columns), ctx);
+        quant::combine_experts<test_arch>(matrix(turned, columns), matrix(std::as_const(turned_places), 2),
+                                          matrix(std::as_const(weights), 2), matrix(again, columns),
+                                          matrix(std::as_const(again), columns), ctx);
         CHECK(same_bits(out, again));
     }
 }
@@ -318,7 +350,8 @@ TEST_CASE("quant: a layer of experts")
     const sm::view<float, 2> out = matrix(out_memory, model);
 
     std::vector<std::int32_t> counts(experts), rows(tokens * each), places(tokens * each);
-    const index total = quant::sort_by_expert(chosen, {counts.data(), {experts}}, {rows.data(), {tokens * each}}, {places.data(), {tokens, each}});
+    const index total = quant::sort_by_expert(chosen, {counts.data(), {experts}}, {rows.data(), {tokens * each}},
+                                              {places.data(), {tokens, each}});
     const quant::expert_rows there{{counts.data(), {experts}}, {rows.data(), {total}}}, back{{counts.data(), {experts}}};
 
     std::vector<float> hidden_memory(static_cast<std::size_t>(total * inner)), y_memory(static_cast<std::size_t>(total * model));

@@ -73,14 +73,16 @@ public:
     }
 
 private:
-    /// As ONNX's QuantizeLinear: saturate(round(y / scale) + zero point), ties to even. NaN, of which it says nothing, becomes what 0 does.
+    /// As ONNX's QuantizeLinear: saturate(round(y / scale) + zero point), ties to even. NaN, of which it says nothing, becomes
+    /// what 0 does.
     void store_bytes(f32 y, index row, index at, index n) const
     {
         const view<const float, 1>& scale = what_.out_scale;
         const view<const std::int8_t, 1>& zero = what_.out_zero_point;
         const bool one = scale.extent(0) == 1;
         f32 q = y / (one ? f32::broadcast(scale(0)) : tile::load_strided<Arch>(&scale(at), scale.stride(0), n));
-        q = select(q == q, max(min(q, f32::broadcast(512.0f)), f32::broadcast(-512.0f)), f32::zero()); // beyond any byte less any zero point
+        q = select(q == q, max(min(q, f32::broadcast(512.0f)), f32::broadcast(-512.0f)),
+                   f32::zero()); // beyond any byte less any zero point
         std::int32_t rounded[f32::lanes];
         to_int(q).store(rounded);
         for (index lane = 0; lane < n; ++lane) {

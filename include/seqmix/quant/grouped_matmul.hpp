@@ -6,18 +6,18 @@
 #include <seqmix/quant/integer_matmul.hpp>
 #include <seqmix/quant/row_groups.hpp>
 
-// The loops of all products: groups of rows times the weights of each, one product or two that meet in the epilogue. A task is a block
-// of columns of one group, so that groups of few rows keep all workers busy.
+// The loops of all products: groups of rows times the weights of each, one product or two that meet in the epilogue. A task is a
+// block of columns of one group, so that groups of few rows keep all workers busy.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace quant::detail {
 
-/// Integer products. Rows of activations become bytes and lie one after the other, a group's without padding: a kernel that takes whole
-/// blocks of rows reads some of the next group's, and its results there are dropped. `like` is any group's weights, `x_scale` that of x
-/// which holds bytes.
+/// Integer products. Rows of activations become bytes and lie one after the other, a group's without padding: a kernel that takes
+/// whole blocks of rows reads some of the next group's, and its results there are dropped. `like` is any group's weights,
+/// `x_scale` that of x which holds bytes.
 template <class Arch, class T, class Out>
-void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_scale, const row_groups& rows, const byte_weights<Arch>& like,
-                       const ending& what, const view<Out, 2>& out, const context_ref& ctx)
+void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_scale, const row_groups& rows,
+                       const byte_weights<Arch>& like, const ending& what, const view<Out, 2>& out, const context_ref& ctx)
 {
     constexpr index lanes = simd::lanes<Arch>, block_rows = tile::blocking<Arch>::rows, width = tile::blocking<Arch>::columns;
     constexpr index few = 8, rows_at_once = 256, task_registers = 8;
@@ -38,7 +38,8 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
         return pieces{a.take<float>(like.depth), block(a, like.cut, like.has_min), a.take<float>(products * sums_size)};
     };
     const auto tasks_of = [&](index count) {
-        return count <= few ? (like.registers + task_registers - 1) / task_registers : (columns + block::columns - 1) / block::columns;
+        return count <= few ? (like.registers + task_registers - 1) / task_registers
+                            : (columns + block::columns - 1) / block::columns;
     };
     const listed counted(rows, like, tasks_of, nullptr);
     const auto shared_pieces = [&](arena& a) {
@@ -75,7 +76,8 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
             const activation_codes codes = left.codes(g.first);
             if (g.count <= few) {
                 float sums[2][few * few_registers * lanes];
-                const index begin = (task - g.first_task) * task_registers, last = smaller(begin + task_registers, like.registers);
+                const index begin = (task - g.first_task) * task_registers;
+                const index last = smaller(begin + task_registers, like.registers);
                 for (index first = begin; first < last; first += few_registers) {
                     for (int p = 0; p < products; ++p) {
                         const byte_weights<Arch>& w = g.weights[p];
@@ -84,8 +86,8 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
                     const index live = smaller(smaller(last - first, few_registers) * lanes, columns - first * lanes);
                     for (index r = 0; r < g.count && live > 0; ++r) {
                         const index at = r * few_registers * lanes;
-                        end.store(sums[0] + at, products == 2 ? sums[1] + at : nullptr, g.number, g.first + r, first * lanes, live,
-                                  left.row_scale(g.first + r));
+                        end.store(sums[0] + at, products == 2 ? sums[1] + at : nullptr, g.number, g.first + r, first * lanes,
+                                  live, left.row_scale(g.first + r));
                     }
                 }
                 return;
@@ -96,8 +98,8 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
             for (index row = 0; row < g.count; row += rows_at_once) {
                 const index count = smaller(g.count - row, rows_at_once);
                 for (int p = 0; p < products; ++p) {
-                    multiply_block(codes, row, whole_blocks(count), g.weights[p], first / lanes, (live + width - 1) / width, mine.right,
-                                   mine.sums + p * sums_size);
+                    multiply_block(codes, row, whole_blocks(count), g.weights[p], first / lanes, (live + width - 1) / width,
+                                   mine.right, mine.sums + p * sums_size);
                 }
                 for (index r = 0; r < count; ++r) {
                     const float* const sums = mine.sums + r * block::columns;
@@ -111,8 +113,8 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
 
 /// Weights as floats or bf16 (Element).
 template <class Arch, class Element, class T, class Out>
-void multiply_as_floats(const view<const T, 2>& x, const row_groups& rows, const float_weights<Arch, Element>& like, const ending& what,
-                        const view<Out, 2>& out, const context_ref& ctx)
+void multiply_as_floats(const view<const T, 2>& x, const row_groups& rows, const float_weights<Arch, Element>& like,
+                        const ending& what, const view<Out, 2>& out, const context_ref& ctx)
 {
     using product = tile::product<Arch, Element>;
     using word = typename product::word;
@@ -142,7 +144,8 @@ void multiply_as_floats(const view<const T, 2>& x, const row_groups& rows, const
             word* copy;
             row_group<float_weights<Arch, Element>>* groups;
         };
-        return pieces{a.take<word>(in_place ? 0 : rows.total * stride), a.take<row_group<float_weights<Arch, Element>>>(counted.size)};
+        return pieces{a.take<word>(in_place ? 0 : rows.total * stride),
+                      a.take<row_group<float_weights<Arch, Element>>>(counted.size)};
     };
     arena own, shared;
     static_cast<void>(own_pieces(own));

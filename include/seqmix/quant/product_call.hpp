@@ -13,14 +13,14 @@ namespace quant::detail {
 
 /// What is added to out, in place or from elsewhere.
 template <class Out>
-void check_residual(const checker& check, const view<const float, 2>& residual, const view<Out, 2>& out, index rows, const char* whose_rows,
-                    const char* whose_columns)
+void check_residual(const checker& check, const view<const float, 2>& residual, const view<Out, 2>& out, index rows,
+                    const char* whose_rows, const char* whose_columns)
 {
     if (!residual) { return; }
     check_extent(check, residual, "residual", 0, "number of rows", rows, whose_rows);
     check_extent(check, residual, "residual", 1, "number of columns", out.extent(1), whose_columns);
-    const bool is_out = static_cast<const void*>(residual.data()) == static_cast<const void*>(out.data()) && std::is_same_v<Out, float> &&
-                        residual.strides() == out.strides();
+    const bool is_out = static_cast<const void*>(residual.data()) == static_cast<const void*>(out.data()) &&
+                        std::is_same_v<Out, float> && residual.strides() == out.strides();
     if (!is_out) { check_apart(check, reach(out), "out", residual, "residual"); }
 }
 
@@ -29,7 +29,8 @@ struct weight_names {
     const char *name, *its, *its_rows;
 };
 
-/// A call of any of the doors. Groups of rows have a matrix each in both lists; the second list is null where there is one product.
+/// A call of any of the doors. Groups of rows have a matrix each in both lists; the second list is null where there is one
+/// product.
 template <class T, class Out, format F>
 struct product_call {
     view<const T, 2> x;
@@ -45,7 +46,8 @@ struct product_call {
     view<const float, 1> x_scale;
 
     static constexpr bool bytes_in = std::is_same_v<T, std::int8_t>, bytes_out = std::is_same_v<Out, std::int8_t>;
-    static_assert((storage<T> || bytes_in) && (storage<Out> || bytes_out), "seqmix: products read and write float, bf16, f16 or std::int8_t");
+    static_assert((storage<T> || bytes_in) && (storage<Out> || bytes_out),
+                  "seqmix: products read and write float, bf16, f16 or std::int8_t");
 
     /// Rows of out. A list of no rows may well be null, and is then none of those that are not given.
     index total() const
@@ -70,16 +72,16 @@ struct product_call {
         }
         check_residual(check, what.residual, out, total(), whose_rows, names[0].its_rows);
         check_bytes(check);
-        check.require(F::integer_codes || compute != compute::int8, "compute is int8, but the codes of ", F::name, " are no integers");
+        check.require(F::integer_codes || compute != compute::int8, "compute is int8, but the codes of ", F::name,
+                      " are no integers");
     }
 
     template <class Arch>
     void run(const context_ref& ctx) const
     {
         if (total() == 0) { return; }
-        const row_groups groups{total(), counts, rows,
-                                {reinterpret_cast<const std::byte*>(weights[0]), reinterpret_cast<const std::byte*>(weights[1])},
-                                static_cast<index>(sizeof(packed_matrix<F>))};
+        row_groups groups{.total = total(), .counts = counts, .rows = rows, .weights_size = static_cast<index>(sizeof(packed_matrix<F>))};
+        for (int p = 0; p < 2; ++p) { groups.weights[p] = reinterpret_cast<const std::byte*>(weights[p]); }
         const packed_matrix<F>& w = weights[0][0];
         if (compute == compute::int8) {
             if constexpr (F::integer_codes) {
@@ -112,17 +114,20 @@ private:
                     check_extent(check, out, "out", 1, "number of columns", w.rows(), names[0].its_rows);
                 } else {
                     const auto same = [&](index got, index want, const char* what_of) {
-                        one.require(got == want, names[p].its, " ", what_of, " is ", got, ", but ", counts ? "the first expert's" : "gate's", " is ", want);
+                        one.require(got == want, names[p].its, " ", what_of, " is ", got, ", but ",
+                                    counts ? "the first expert's" : "gate's", " is ", want);
                     };
                     same(w.rows(), first.rows(), "number of rows");
                     same(w.columns(), first.columns(), "number of columns");
                     same(w.layout().group, first.layout().group, "group");
                     same(w.layout().groups, first.layout().groups, "number of groups");
-                    one.require(w.layout().permuted == first.layout().permuted, names[p].its, " columns have ", w.layout().permuted ? "an" : "no",
-                                " order, but ", counts ? "the first expert's" : "gate's", " have ", first.layout().permuted ? "one" : "none");
+                    one.require(w.layout().permuted == first.layout().permuted, names[p].its, " columns have ",
+                                w.layout().permuted ? "an" : "no", " order, but ", counts ? "the first expert's" : "gate's",
+                                " have ", first.layout().permuted ? "one" : "none");
                 }
                 if (p == 1 && w.layout().permuted) {
-                    one.require(std::memcmp(w.order(), weights[0][e].order(), static_cast<std::size_t>(w.layout().depth()) * 4) == 0,
+                    const auto bytes = static_cast<std::size_t>(w.layout().depth()) * sizeof(std::int32_t);
+                    one.require(std::memcmp(w.order(), weights[0][e].order(), bytes) == 0,
                                 "up's order of columns is another than gate's, but x is read once");
                 }
                 check_apart(one, reach(out), "out", view<const std::byte, 1>(w.panel(0), {w.bytes()}), names[p].name);
@@ -133,7 +138,8 @@ private:
     void check_rows(const checker& check) const
     {
         for (index i = 0; rows && i < rows.extent(0); ++i) {
-            check.require(rows(i) >= 0 && rows(i) < x.extent(0), "rows has ", index{rows(i)}, " at ", i, ", but x has ", x.extent(0), " rows");
+            check.require(rows(i) >= 0 && rows(i) < x.extent(0), "rows has ", index{rows(i)}, " at ", i, ", but x has ",
+                          x.extent(0), " rows");
         }
         if (!counts && experts > 0) { return; }
         index sum = 0;
@@ -172,7 +178,8 @@ private:
                 check_extent(check, what.out_zero_point, "out_zero_point", 0, "length", what.out_scale.extent(0), "out_scale's");
             }
         }
-        check_apart(check, reach(out), "out", x_scale, "x_scale"), check_apart(check, reach(out), "out", what.out_scale, "out_scale");
+        check_apart(check, reach(out), "out", x_scale, "x_scale"),
+            check_apart(check, reach(out), "out", what.out_scale, "out_scale");
         check_apart(check, reach(out), "out", what.out_zero_point, "out_zero_point");
     }
 };
