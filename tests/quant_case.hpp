@@ -40,7 +40,7 @@ inline std::vector<float> normals(std::uint64_t seed, index count)
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b)
 {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), sizeof(T) * a.size()) == 0;
+    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), sizeof(T) * a.size()) == 0);
 }
 
 using int4 = quant::signed_integer<4, float, false>;
