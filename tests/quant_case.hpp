@@ -50,10 +50,11 @@ using fp8 = quant::float8<seqmix::fp8_e4m3, float>;
 template <class F>
 quant::packed_matrix<F> packed(std::uint64_t seed, index rows, index columns)
 {
-    const std::vector<float> w = normals(seed, rows * columns);
+    const std::vector<float> numbers = normals(seed, rows * columns);
+    const seqmix::view<const float, 2> w(numbers.data(), {rows, columns}); // of no columns too
     if constexpr (quant::block_format<F>) {
         std::vector<unsigned char> bytes(static_cast<std::size_t>(quant::gguf::stored_bytes<F>(rows, columns)));
-        quant::encode<F>(matrix(w, columns), bytes.data(), static_cast<index>(bytes.size()));
+        quant::encode<F>(w, bytes.data(), static_cast<index>(bytes.size()));
         return quant::pack(quant::gguf::matrix<F>(bytes.data(), static_cast<index>(bytes.size()), rows, columns));
     } else {
         const index group = 32, bytes = columns * F::bits / 8;
@@ -61,7 +62,7 @@ quant::packed_matrix<F> packed(std::uint64_t seed, index rows, index columns)
         std::vector<float> scales(static_cast<std::size_t>(rows * (columns / group)));
         const seqmix::view<typename F::code_type, 2> c(codes.data(), {rows, bytes});
         const seqmix::view<float, 2> s(scales.data(), {rows, columns / group});
-        quant::encode<F>(matrix(w, columns), c, s, {.tile = quant::per_group(group)});
+        quant::encode<F>(w, c, s, {.tile = quant::per_group(group)});
         return quant::pack(quant::array_matrix<F>(c, s, {.tile = quant::per_group(group)}));
     }
 }

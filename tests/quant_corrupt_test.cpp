@@ -112,7 +112,6 @@ TEST_CASE("quant: packed blocks of any bytes")
 {
     check_blocks<gguf::q3_k>(256);
     check_blocks<gguf::q4_k>(256);
-    check_blocks<gguf::iq4_nl>(96);
     check_blocks<gguf::tq1_0>(256);
 }
 

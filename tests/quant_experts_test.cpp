@@ -151,6 +151,16 @@ TEST_CASE("quant: gated products are two products and what is between")
     for (index rows : {1, 9, 19}) { check_gated<int4>(rows, 75, 96); }
     for (index rows : {3, 13}) { check_gated<gguf::q4_k>(rows, 33, 256), check_gated<fp8>(rows, 20, 64); }
     check_gated<int4>(260, 50, 32); // more rows than are multiplied at once
+    const auto nothing = packed<int4>(1, 5, 0);
+    const std::vector<float> bias(5, 3.0f);
+    for (compute c : {compute::floats, compute::int8}) {
+        for (index rows : {0, 2, 9}) {
+            std::vector<float> out(static_cast<std::size_t>(rows * 5));
+            quant::gated_matmul<test_arch>(sm::view<const float, 2>(bias.data(), {rows, index{0}}), nothing, nothing, matrix(out, 5),
+                                           {.gate_bias = list(bias), .up_bias = list(bias), .activation = activation::none, .compute = c});
+            CHECK(out == std::vector<float>(out.size(), 9.0f));
+        }
+    }
 }
 
 namespace {
