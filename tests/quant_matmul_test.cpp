@@ -65,7 +65,7 @@ std::vector<float> rounded_to_bytes(const std::vector<float>& x, index depth, in
         const index column = static_cast<index>(first) % depth, count = std::min(block, depth - column);
         float most = 0;
         for (index i = 0; i < count; ++i) { most = std::max(most, std::abs(x[first + static_cast<std::size_t>(i)])); }
-        const float scale = std::bit_cast<float>(std::bit_cast<std::uint32_t>(most / 127.0f) & ~1u), factor = scale > 0 ? 1.0f / scale : 0.0f;
+        const float scale = std::bit_cast<float>(std::bit_cast<std::uint32_t>(most / 127.0f) & ~3u), factor = scale > 0 ? 1.0f / scale : 0.0f;
         for (index i = 0; i < count; ++i) {
             const std::size_t at = first + static_cast<std::size_t>(i);
             y[at] = std::nearbyint(x[at] * factor) * scale;

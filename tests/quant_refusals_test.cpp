@@ -110,6 +110,103 @@ struct matmul_call {
     bool untouched() const { return all_untouched(memory); }
 };
 
+/// The same with two matrices, whose columns stand in an order.
+struct gated_call {
+    static quant::permuted_matrix<quant::int4_matrix<>> stored(std::vector<std::int32_t> order, index rows)
+    {
+        static const std::vector<std::uint8_t> codes(24 * 32);
+        static const std::vector<float> scales(24 * 4);
+        const index columns = static_cast<index>(order.size()), groups = columns == 64 ? 2 : 4;
+        return {quant::int4_matrix<>({codes.data(), {rows, columns / 2}}, {scales.data(), {rows, groups}}, {.tile = quant::per_group(columns / groups)}),
+                {order.data(), {columns}}};
+    }
+    static std::vector<std::int32_t> in_order(index columns, std::size_t swapped)
+    {
+        std::vector<std::int32_t> order(static_cast<std::size_t>(columns));
+        for (std::size_t i = 0; i < order.size(); ++i) { order[i] = static_cast<std::int32_t>(i); }
+        std::swap(order[0], order[swapped]);
+        return order;
+    }
+    using weights = quant::packed_matrix<quant::int4_matrix<>::format>;
+    weights gate = quant::pack(stored(in_order(64, 1), 20)), up = quant::pack(stored(in_order(64, 1), 20));
+    std::vector<float> x_memory = minus_ones(3 * 64), bias_memory = minus_ones(20), residual_memory = minus_ones(60);
+    guarded<float> memory{60};
+    sm::view<const float, 2> x{x_memory.data(), {3, 64}};
+    sm::view<float, 2> out{memory.data(), {3, 20}};
+    quant::gated_options options{.gate_bias = {bias_memory.data(), {20}}, .up_bias = {bias_memory.data(), {20}}, .residual = {residual_memory.data(), {3, 20}}};
+
+    void call() const { quant::gated_matmul(x, gate, up, out, options); }
+    bool untouched() const { return all_untouched(memory); }
+};
+
+/// Five rows of 3 x 64 to three experts of 20 x 64, gated or not.
+struct expert_call {
+    bool gated = false;
+    std::vector<gated_call::weights> gate, up;
+    std::vector<std::int32_t> count_memory = {2, 0, 3}, row_memory = {0, 2, 1, 0, 2};
+    std::vector<float> x_memory = minus_ones(3 * 64), bias_memory = minus_ones(60), residual_memory = minus_ones(100);
+    guarded<float> memory{100};
+    sm::view<const float, 2> x{x_memory.data(), {3, 64}};
+    sm::view<float, 2> out{memory.data(), {5, 20}};
+    quant::expert_rows which{{count_memory.data(), {3}}, {row_memory.data(), {5}}};
+    sm::view<const float, 2> bias{bias_memory.data(), {3, 20}}, up_bias{bias_memory.data(), {3, 20}}, residual{residual_memory.data(), {5, 20}};
+
+    expert_call()
+    {
+        for (std::size_t e = 1; e < 4; ++e) { // each an order of its own
+            gate.push_back(quant::pack(gated_call::stored(gated_call::in_order(64, e), 20)));
+            up.push_back(quant::pack(gated_call::stored(gated_call::in_order(64, e), 20)));
+        }
+    }
+    void call() const
+    {
+        if (gated) {
+            quant::gated_expert_matmul(x, gate, up, which, out, {.gate_bias = bias, .up_bias = up_bias, .residual = residual});
+        } else {
+            quant::expert_matmul(x, gate, which, out, {.bias = bias, .residual = residual});
+        }
+    }
+    bool untouched() const { return all_untouched(memory); }
+};
+
+/// Bytes to bytes: 3 x 64 times 20 x 64.
+struct bytes_call {
+    gated_call::weights w = quant::pack(gated_call::stored(gated_call::in_order(64, 1), 20));
+    std::vector<std::int8_t> x_memory = std::vector<std::int8_t>(3 * 64, 1), zero_memory = std::vector<std::int8_t>(20, 1);
+    std::vector<float> scale_memory = minus_ones(20);
+    guarded<std::int8_t> memory{60};
+    sm::view<const std::int8_t, 2> x{x_memory.data(), {3, 64}};
+    sm::view<std::int8_t, 2> out{memory.data(), {3, 20}};
+    quant::options options{.compute = quant::compute::int8, .x_scale = {scale_memory.data(), {3}}, .out_scale = {scale_memory.data(), {20}},
+                           .out_zero_point = {zero_memory.data(), {20}}};
+
+    void call() const { quant::matmul(x, w, out, options); }
+    bool untouched() const { return all_untouched(memory); }
+};
+
+struct sort_call {
+    std::vector<std::int32_t> chosen_memory = {2, 0, 1, -1, 0, 2};
+    guarded<std::int32_t> count_memory{3}, row_memory{6}, place_memory{6};
+    sm::view<const std::int32_t, 2> chosen{chosen_memory.data(), {3, 2}};
+    sm::view<std::int32_t, 1> counts{count_memory.data(), {3}}, rows{row_memory.data(), {6}};
+    sm::view<std::int32_t, 2> places{place_memory.data(), {3, 2}};
+
+    void call() const { quant::sort_by_expert(chosen, counts, rows, places); }
+    bool untouched() const { return all_untouched(count_memory) && all_untouched(row_memory) && all_untouched(place_memory); }
+};
+
+struct combine_call {
+    std::vector<std::int32_t> place_memory = {4, 0, 1, -1, 3, 2};
+    std::vector<float> y_memory = minus_ones(5 * 7), weight_memory = minus_ones(6), residual_memory = minus_ones(21);
+    guarded<float> memory{21};
+    sm::view<const float, 2> y{y_memory.data(), {5, 7}}, weights{weight_memory.data(), {3, 2}}, residual{residual_memory.data(), {3, 7}};
+    sm::view<const std::int32_t, 2> places{place_memory.data(), {3, 2}};
+    sm::view<float, 2> out{memory.data(), {3, 7}};
+
+    void call() const { quant::combine_experts(y, places, weights, out, residual); }
+    bool untouched() const { return all_untouched(memory); }
+};
+
 // clang-format off
 const std::vector<refusal<gguf_call>> of_gguf = {
     {"null", [](gguf_call& c) { c.bytes = nullptr; }, {"bytes is null, but byte_count is 288"}},
@@ -201,6 +298,81 @@ const std::vector<refusal<matmul_call>> of_matmul = {
     {"over bias", [](matmul_call& c) { c.out = {c.bias_memory.data(), {3, 20}, {0, 1}}; }, {"out overlaps bias"}},
     {"beside residual", [](matmul_call& c) { c.out = {c.residual_memory.data(), {3, 20}, {0, 1}}; }, {"out overlaps residual"}},
     {"over the weights", [](matmul_call& c) { c.out = {reinterpret_cast<float*>(c.w.panel(1)), {3, 20}, {0, 1}}; }, {"out overlaps the weights"}},
+    {"scale of x", [](matmul_call& c) { c.options.x_scale = {c.bias_memory.data(), {1}}; }, {"x_scale is given, but x holds no bytes"}},
+    {"scale of out", [](matmul_call& c) { c.options.out_scale = {c.bias_memory.data(), {1}}; }, {"out_scale is given, but out holds no bytes"}},
+};
+const std::vector<refusal<gated_call>> of_gated = {
+    {"depth", [](gated_call& c) { c.x = resized(c.x, 1, 32); }, {"x's number of columns is 32, but gate's is 64"}},
+    {"columns", [](gated_call& c) { c.out = resized(c.out, 1, 19); }, {"out's number of columns is 19, but gate's number of rows is 20"}},
+    {"up's rows", [](gated_call& c) { c.up = quant::pack(c.stored(c.in_order(64, 1), 24)); }, {"up's number of rows is 24, but gate's is 20"}},
+    {"up's columns", [](gated_call& c) { c.up = quant::pack(c.stored(c.in_order(128, 1), 6)); c.gate = quant::pack(c.stored(c.in_order(64, 1), 6)); c.out = resized(c.out, 1, 6); }, {"up's number of columns is 128, but gate's is 64"}},
+    {"up's group", [](gated_call& c) { static const std::vector<std::uint8_t> codes(20 * 32); static const std::vector<float> scales(80); c.up = quant::pack(quant::int4_matrix<>({codes.data(), {20, 32}}, {scales.data(), {20, 4}}, {.tile = quant::per_group(16)})); }, {"up's group is 16, but gate's is 32"}},
+    {"up's order", [](gated_call& c) { c.up = quant::pack(c.stored(c.in_order(64, 2), 20)); }, {"up's order of columns is another than gate's"}},
+    {"no order", [](gated_call& c) { static const std::vector<std::uint8_t> codes(20 * 32); static const std::vector<float> scales(40); c.up = quant::pack(quant::int4_matrix<>({codes.data(), {20, 32}}, {scales.data(), {20, 2}}, {.tile = quant::per_group(32)})); }, {"up's columns have no order, but gate's have one"}},
+    {"gate_bias", [](gated_call& c) { c.options.gate_bias = resized(c.options.gate_bias, 0, 3); }, {"gate_bias's length is 3, but gate's number of rows is 20"}},
+    {"up_bias", [](gated_call& c) { c.options.up_bias = resized(c.options.up_bias, 0, 3); }, {"up_bias's length is 3, but gate's number of rows is 20"}},
+    {"over up", [](gated_call& c) { c.out = {reinterpret_cast<float*>(c.up.panel(1)), {3, 20}, {0, 1}}; }, {"out overlaps up"}},
+    {"over gate", [](gated_call& c) { c.out = {reinterpret_cast<float*>(c.gate.panel(1)), {3, 20}, {0, 1}}; }, {"out overlaps gate"}},
+    {"over x", [](gated_call& c) { c.out = {c.x_memory.data() + 60, {3, 20}}; }, {"out overlaps x"}},
+    {"residual", [](gated_call& c) { c.options.residual = resized(c.options.residual, 0, 2); }, {"residual's number of rows is 2, but x's is 3"}},
+};
+const std::vector<refusal<expert_call>> of_experts = {
+    {"experts", [](expert_call& c) { c.gate.pop_back(), c.up.pop_back(); }, {"counts's length is 3, but the number of experts is 2"}},
+    {"counts null", [](expert_call& c) { c.which.counts = null(c.which.counts); }, {"counts is null, but its shape has 3 elements"}},
+    {"negative", [](expert_call& c) { c.count_memory = {3, -1, 3}; c.which.counts = {c.count_memory.data(), {3}}; }, {"counts has -1 at 1, but no group has fewer rows than 0"}},
+    {"sum", [](expert_call& c) { c.count_memory[1] = 1; }, {"counts' sum is 6, but rows' length is 5"}},
+    {"sum of rows of x", [](expert_call& c) { c.which.rows = {}; c.out = resized(c.out, 0, 3); c.residual = resized(c.residual, 0, 3); }, {"counts' sum is 5, but x's number of rows is 3"}},
+    {"row", [](expert_call& c) { c.row_memory[4] = 3; }, {"rows has 3 at 4, but x has 3 rows"}},
+    {"row below 0", [](expert_call& c) { c.row_memory[0] = -1; }, {"rows has -1 at 0, but x has 3 rows"}},
+    {"rows of out", [](expert_call& c) { c.out = resized(c.out, 0, 3); }, {"out's number of rows is 3, but rows' length is 5"}},
+    {"columns of out", [](expert_call& c) { c.out = resized(c.out, 1, 19); }, {"out's number of columns is 19", "number of rows is 20"}},
+    {"depth", [](expert_call& c) { c.x = resized(c.x, 1, 63); }, {"x's number of columns is 63", "is 64"}},
+    {"shape of one", [](expert_call& c) { c.gate[2] = quant::pack(gated_call::stored(gated_call::in_order(64, 1), 24)); }, {"expert 2: ", "number of rows is 24, but the first expert's is 20"}},
+    {"bias's experts", [](expert_call& c) { c.bias = resized(c.bias, 0, 2); }, {"bias's number of rows is 2, but the number of experts is 3"}},
+    {"bias's columns", [](expert_call& c) { c.bias = resized(c.bias, 1, 19); }, {"bias's number of columns is 19", "number of rows is 20"}},
+    {"residual", [](expert_call& c) { c.residual = resized(c.residual, 0, 3); }, {"residual's number of rows is 3, but rows' length is 5"}},
+    {"over an expert", [](expert_call& c) { c.out = {reinterpret_cast<float*>(c.gate[1].panel(1)), {5, 20}, {0, 1}}; }, {"expert 1: out overlaps"}},
+    {"over rows", [](expert_call& c) { c.out = {reinterpret_cast<float*>(c.row_memory.data()), {5, 20}, {0, 0}}; }, {"out overlaps rows"}},
+    {"over counts", [](expert_call& c) { c.out = {reinterpret_cast<float*>(c.count_memory.data()), {5, 20}, {0, 0}}; }, {"out overlaps counts"}},
+};
+const std::vector<refusal<expert_call>> of_gated_experts = {
+    {"experts", [](expert_call& c) { c.gated = true; c.up.pop_back(); }, {"up's number of experts is 2, but gate's is 3"}},
+    {"shape of up", [](expert_call& c) { c.gated = true; c.up[1] = quant::pack(gated_call::stored(gated_call::in_order(64, 2), 24)); }, {"expert 1: up's number of rows is 24, but the first expert's is 20"}},
+    {"order", [](expert_call& c) { c.gated = true; std::swap(c.up[0], c.up[1]); }, {"expert 0: up's order of columns is another than gate's"}},
+    {"up_bias", [](expert_call& c) { c.gated = true; c.up_bias = resized(c.up_bias, 0, 2); }, {"up_bias's number of rows is 2, but the number of experts is 3"}},
+};
+const std::vector<refusal<bytes_call>> of_bytes = {
+    {"no scale of x", [](bytes_call& c) { c.options.x_scale = {}; }, {"x holds bytes, but x_scale is null"}},
+    {"length of x_scale", [](bytes_call& c) { c.options.x_scale = resized(c.options.x_scale, 0, 2); }, {"x_scale's length is 2, but x's number of rows is 3"}},
+    {"floats", [](bytes_call& c) { c.options.compute = quant::compute::floats; }, {"x holds bytes, but compute is not int8"}},
+    {"blocks", [](bytes_call& c) { c.options.scales = quant::activation_scales::blocks; }, {"x holds bytes, which have a scale a row, but scales is blocks"}},
+    {"no scale of out", [](bytes_call& c) { c.options.out_scale = {}; c.options.out_zero_point = {}; }, {"out holds bytes, but out_scale is null"}},
+    {"length of out_scale", [](bytes_call& c) { c.options.out_scale = resized(c.options.out_scale, 0, 3); }, {"out_scale's length is 3, but out's number of columns is 20"}},
+    {"length of zeros", [](bytes_call& c) { c.options.out_zero_point = resized(c.options.out_zero_point, 0, 1); }, {"out_zero_point's length is 1, but out_scale's is 20"}},
+    {"zeros alone", [](bytes_call& c) { c.options.out_scale = {}; }, {"out_zero_point is given, but out_scale is not"}},
+    {"over scales", [](bytes_call& c) { c.out = {reinterpret_cast<std::int8_t*>(c.scale_memory.data()), {3, 20}}; }, {"out overlaps x_scale"}},
+    {"over zeros", [](bytes_call& c) { c.out = {c.zero_memory.data(), {3, 20}, {0, 1}}; }, {"out overlaps out_zero_point"}},
+    {"over x", [](bytes_call& c) { c.out = {c.x_memory.data(), {3, 20}}; }, {"out overlaps x"}},
+};
+const std::vector<refusal<sort_call>> of_sorting = {
+    {"expert", [](sort_call& c) { c.chosen_memory[3] = 3; }, {"chosen has expert 3 at row 1, column 1, but counts has 3 experts"}},
+    {"rows", [](sort_call& c) { c.rows = resized(c.rows, 0, 5); }, {"rows's length is 5, but chosen's number of elements is 6"}},
+    {"places", [](sort_call& c) { c.places = resized(c.places, 1, 1); }, {"places's number of columns is 1, but chosen's is 2"}},
+    {"places' rows", [](sort_call& c) { c.places = resized(c.places, 0, 2); }, {"places's number of rows is 2, but chosen's is 3"}},
+    {"null", [](sort_call& c) { c.places = null(c.places); }, {"places is null, but its shape has 6 elements"}},
+    {"in place", [](sort_call& c) { c.places = {c.chosen_memory.data(), {3, 2}}; }, {"places overlaps chosen"}},
+    {"counts over rows", [](sort_call& c) { c.counts = {c.row_memory.data() + 3, {3}}; }, {"counts overlaps rows"}},
+};
+const std::vector<refusal<combine_call>> of_combining = {
+    {"place", [](combine_call& c) { c.place_memory[4] = 5; }, {"places has 5 at row 2, column 0, but y has 5 rows"}},
+    {"weights", [](combine_call& c) { c.weights = resized(c.weights, 1, 1); }, {"weights's number of columns is 1, but places' is 2"}},
+    {"weights' rows", [](combine_call& c) { c.weights = resized(c.weights, 0, 2); }, {"weights's number of rows is 2, but places' is 3"}},
+    {"out's rows", [](combine_call& c) { c.out = resized(c.out, 0, 2); }, {"out's number of rows is 2, but places' is 3"}},
+    {"out's columns", [](combine_call& c) { c.out = resized(c.out, 1, 6); }, {"out's number of columns is 6, but y's is 7"}},
+    {"residual", [](combine_call& c) { c.residual = resized(c.residual, 1, 6); }, {"residual's number of columns is 6, but y's number of columns is 7"}},
+    {"y null", [](combine_call& c) { c.y = null(c.y); }, {"y is null, but its shape has 35 elements"}},
+    {"over y", [](combine_call& c) { c.out = {c.y_memory.data(), {3, 7}}; }, {"out overlaps y"}},
+    {"over weights", [](combine_call& c) { c.out = {c.weight_memory.data(), {3, 7}, {0, 0}}; }, {"out overlaps weights"}},
 };
 // clang-format on
 
@@ -239,6 +411,29 @@ TEST_CASE("quant: decoding and encoding what does not fit is refused, and nothin
     const gguf::matrix<gguf::q8_0> matrix(d.stored.data(), 68, 2, 32);
     CHECK(message_of([&] { quant::weight(matrix, 2, 0); }) == "quant::weight: row is 2, but the matrix has 2");
     CHECK(message_of([&] { quant::weight(matrix, 0, -1); }) == "quant::weight: column is -1, but the matrix has 32");
+}
+
+TEST_CASE("quant: products of two, of experts and of bytes that do not fit are refused, and nothing is written")
+{
+    check_refusals("quant::gated_matmul: ", of_gated);
+    check_refusals("quant::expert_matmul: ", of_experts);
+    check_refusals("quant::gated_expert_matmul: ", of_gated_experts);
+    check_refusals("quant::matmul: ", of_bytes);
+    check_refusals("quant::sort_by_expert: ", of_sorting);
+    check_refusals("quant::combine_experts: ", of_combining);
+    gated_call().call(), expert_call().call(), bytes_call().call(), sort_call().call(), combine_call().call();
+    // Nothing of nothing is legal: no experts, no rows, no columns.
+    expert_call c;
+    c.gated = true;
+    c.call();
+    c.gate.clear(), c.up.clear();
+    c.which = {{nullptr, {0}}, {c.row_memory.data(), {0}}};
+    c.out = resized(c.out, 0, 0), c.residual = {}, c.bias = c.up_bias = {};
+    c.call();
+    c.gated = false;
+    c.call();
+    c.which = {};
+    c.call();
 }
 
 TEST_CASE("quant: packing and products that do not fit are refused, and nothing is written")

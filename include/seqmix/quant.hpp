@@ -9,6 +9,7 @@
 #include <seqmix/quant/encode_blocks.hpp>
 #include <seqmix/quant/encode_clipped.hpp>
 #include <seqmix/quant/encode_gptq.hpp>
+#include <seqmix/quant/experts.hpp>
 #include <seqmix/quant/float8.hpp>
 #include <seqmix/quant/gguf.hpp>
 #include <seqmix/quant/gptq.hpp>

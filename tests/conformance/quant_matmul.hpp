@@ -65,7 +65,9 @@ void run_matmul(const case_reader& c, judge& verdicts, const Source& source)
     std::vector<float> out(static_cast<std::size_t>(batch * rows), std::nanf(""));
     // Past the door, which would have the products of int8 compiled as well.
     const auto packed = quant::pack(source);
-    quant::detail::multiply_as_floats(x, quant::float_weights<Arch, float>(packed), view<float, 2>(out.data(), {batch, rows}), {}, {});
+    quant::detail::row_groups all{.total = batch};
+    all.weights[0] = reinterpret_cast<const std::byte*>(&packed);
+    quant::detail::multiply_as_floats(x, all, quant::float_weights<Arch, float>(packed), {}, view<float, 2>(out.data(), {batch, rows}), {});
     verdicts.compare("out", view<const float, 1>(out.data(), {batch * rows}), {batch, rows}, c.get("expect.out"));
 }
 

@@ -4,6 +4,7 @@
 #include <seqmix/core/view.hpp>
 #include <seqmix/core/workspace.hpp>
 #include <seqmix/quant/code_product.hpp>
+#include <seqmix/tile/memory.hpp>
 
 #include <bit>
 #include <limits>
@@ -12,6 +13,31 @@
 
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
+
+namespace detail {
+
+/// A row of x in the order of the weights' positions, padded with zeros to `depth`. The order comes from a packed matrix, which may stand
+/// on anybody's bytes: what names no column counts as padding.
+template <class Arch, class T, class To>
+void gather_row(const view<const T, 1>& x, const std::int32_t* order, index depth, To* to)
+{
+    const index columns = x.extent(0);
+    if (order != nullptr) {
+        for (index p = 0; p < depth; ++p) {
+            const index column = order[p];
+            to[p] = column >= 0 && column < columns ? static_cast<To>(x(column)) : To{};
+        }
+        return;
+    }
+    if constexpr (std::is_same_v<To, float>) {
+        tile::copy_row<Arch>(x.data(), x.stride(0), columns, to);
+    } else {
+        for (index p = 0; p < columns; ++p) { to[p] = x(p); }
+    }
+    for (index p = columns; p < depth; ++p) { to[p] = To{}; }
+}
+
+} // namespace detail
 
 /// How the depth is cut: `block` positions of a row share a scale (a whole row where it is the depth), and integer sums end with
 /// each of the `segments`, which divide blocks.
@@ -33,8 +59,9 @@ constexpr index part_of(index whole, index most, index step, bool any)
 }
 } // namespace detail
 
-/// The rows of one call: q = round(x / scale), scale = max |x| / 127, the maximum over a block, and its last bit 0. A block that holds
-/// NaN or a number beyond 2^100 gets the scale NaN. The error of an element is at most half its scale, max |x| / 254.
+/// The rows of one call: q = round(x / scale), scale = max |x| / 127 with its last two bits 0, the maximum over a block. A block that
+/// holds NaN or a number beyond 2^100 gets the scale NaN; one whose scale has no reciprocal, all of it below 2^-119, becomes zeros. The
+/// error of an element is at most half its scale, max |x| / 254. Or rows that hold bytes already.
 template <class Arch>
 class activation_bytes {
     using f32 = simd::f32<Arch>;
@@ -57,29 +84,55 @@ public:
         for (index from = 0; from < cut_.depth; from += cut_.block) {
             const index end = smaller(from + cut_.block, cut_.depth);
             const float scale = scale_of(x, from, end);
-            const float factor = scale > 0.0f ? 1.0f / scale : 0.0f; // of nothing and of NaN: zeros
+            const float factor = scale >= 0x1p-126f ? 1.0f / scale : 0.0f; // of nothing and of NaN: zeros
             for (index first = from; first < end; first += cut_.segment) {
-                const index segment = first / cut_.segment, at = codes().at(segment, row);
                 const std::int32_t sum = round_to_bytes(x, first, smaller(first + cut_.segment, end), factor, codes_ + row * stride_);
-                start_[at] = (cut_.whole_rows() ? 0 : float_bits) - zero * sum;
-                sum_[at] = static_cast<float>(sum) * (cut_.whole_rows() ? 1.0f : scale);
-                if (!cut_.whole_rows()) {
-                    scale_[at] = scale;
-                    below_[at] = -float_of_bits * scale;
-                }
+                set_segment(row, first, sum, scale, zero);
             }
             if (cut_.whole_rows()) { scale_[row] = scale; }
         }
         if (cut_.depth == 0 && cut_.whole_rows()) { scale_[row] = 0.0f; }
     }
 
-    activation_codes<Arch> codes() const { return {codes_, stride_, start_, cut_.whole_rows() ? nullptr : scale_, below_, sum_, cut_.segments()}; }
+    /// Row `row` from bytes x [columns] and their scale, taken as they are; rows share scales. -128 does no harm: sums in 16 bits have
+    /// at most 128 words · code (see most_words), and 2 · 128 · 128 is what the least of them holds.
+    void take(index row, const view<const std::int8_t, 1>& x, const std::int32_t* order, float scale, int zero) const
+    {
+        std::int8_t* const to = codes_ + row * stride_;
+        detail::gather_row<Arch>(x, order, cut_.depth, to);
+        for (index first = 0; first < cut_.depth; first += cut_.segment) {
+            std::int32_t sum = 0;
+            for (index i = first; i < smaller(first + cut_.segment, cut_.depth); ++i) { sum += to[i]; }
+            set_segment(row, first, sum, scale, zero);
+        }
+        scale_[row] = scale;
+    }
+
+    /// Rows from `first` on.
+    activation_codes codes(index first = 0) const
+    {
+        const bool blocks = !cut_.whole_rows();
+        return {codes_ + first * stride_, stride_, start_ + first, blocks ? scale_ + first : nullptr, blocks ? below_ + first : nullptr,
+                sum_ + first, rows_};
+    }
     /// The scale of a row, for the end; 1 where blocks have their own.
     float row_scale(index row) const { return cut_.whole_rows() ? scale_[row] : 1.0f; }
     const depth_cut& cut() const { return cut_; }
 
 private:
     static constexpr index block_rows = tile::blocking<Arch>::rows;
+
+    /// What stands beside the bytes of the segment at `first`, which add up to `sum`.
+    void set_segment(index row, index first, std::int32_t sum, float scale, int zero) const
+    {
+        const index at = first / cut_.segment * rows_ + row;
+        start_[at] = (cut_.whole_rows() ? 0 : float_bits) - zero * sum;
+        sum_[at] = static_cast<float>(sum) * (cut_.whole_rows() ? 1.0f : scale);
+        if (!cut_.whole_rows()) {
+            scale_[at] = scale;
+            below_[at] = -float_of_bits * scale;
+        }
+    }
 
     /// Rows start on a line, and not all of them in one set of L1.
     static constexpr index row_stride(index depth)
@@ -98,7 +151,7 @@ private:
         }
         const float most = reduce_max(largest);
         if (!(reduce_add(taint) == 0.0f && most < 0x1p100f)) { return std::numeric_limits<float>::quiet_NaN(); }
-        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(most / 127.0f) & ~1u); // times 1.5 it is a float too
+        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(most / 127.0f) & ~3u); // times 3 it is a float too
     }
 
     /// Σ of the bytes.

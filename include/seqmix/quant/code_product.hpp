@@ -59,22 +59,16 @@ inline constexpr float float_of_bits = 0x1.8p23f;
 
 /// Activations as bytes, in rows of segments, and for each segment and row the scale and what the codes' zero adds
 /// (−zero · Σ codes). Rows are padded to whole blocks of the micro-kernel with anything; results there are to be dropped.
-template <class Arch>
 struct activation_codes {
     const std::int8_t* codes; ///< row r at r · stride
     index stride;
-    const std::int32_t* start; ///< [blocks of the micro-kernel's rows][segments][rows of a block]; here and below
+    const std::int32_t* start; ///< segment s, row r at `at`; here and below
     const float* scale;        ///< null: one scale a row, applied by the caller; else start has float_bits added
     const float* below;        ///< -float_of_bits · scale, exact; null with it
     const float* sum;          ///< scale · Σ codes, for weights with a minimum
-    index segments;
+    index rows;                ///< padded
 
-    /// What a block of rows needs lies together, whatever the number of rows.
-    SEQMIX_INLINE index at(index segment, index row) const
-    {
-        constexpr index block = tile::blocking<Arch>::rows;
-        return (row / block * segments + segment) * block + row % block;
-    }
+    SEQMIX_INLINE index at(index segment, index row) const { return segment * rows + row; }
 };
 
 /// Weights of one panel, unpacked: segments of `words` words; [word][column] codes and [segment][column] scales and minima.
@@ -92,7 +86,7 @@ inline constexpr index panels_at_once = 4;
 /// Σ activations. Segment s of the panel meets segment first + s of the activations, which starts at position (first + s) · segment.
 /// Segments of `Words` words, where that is not 0, are unrolled: between short ones there is much to do, and a loop would be in the way.
 template <class Arch, code_range Range, bool BlockScales, bool HasMin, int Words>
-SEQMIX_NOINLINE void multiply_codes(const activation_codes<Arch>& x, index first_row, index rows, index first, index count, index segment,
+SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, index rows, index first, index count, index segment,
                                     const code_panel& w, float* sums)
 {
     using product = code_product<Arch, Range>;
@@ -102,7 +96,7 @@ SEQMIX_NOINLINE void multiply_codes(const activation_codes<Arch>& x, index first
     constexpr int lanes = f32::lanes, width = tile::blocking<Arch>::columns, stride = panels_at_once * width;
     const index words = w.words;
     if (words <= 0) { return; }
-    const activation_codes<Arch> own = x; // so that no store of a sum may change it
+    const activation_codes own = x; // so that no store of a sum may change it
     for (index row = first_row; row < first_row + rows; row += block) {
         float* to = sums + (row - first_row) * stride;
         for (index s = 0; s < count; ++s) {

@@ -80,13 +80,23 @@ struct float_weights {
     const void* matrix;
     index rows, depth, used_depth, registers; ///< positions, and how many of them there are columns for
     const std::int32_t* order;
+    const std::int32_t* (*order_of)(const void*);
     void (*decode)(const void*, index, index, index, word*);
 
     template <format F>
     explicit float_weights(const packed_matrix<F>& w)
         : matrix(&w), rows(w.rows()), depth(w.layout().depth()), used_depth(w.order() != nullptr ? depth : w.columns()),
-          registers(w.layout().panels() * panel_lanes<Arch, F>::registers), order(w.order()), decode(detail::decode_register<Arch, Element, F>)
+          registers(w.layout().panels() * panel_lanes<Arch, F>::registers), order(w.order()),
+          order_of([](const void* m) { return static_cast<const packed_matrix<F>*>(m)->order(); }), decode(detail::decode_register<Arch, Element, F>)
     {
+    }
+
+    /// Another matrix of the same shape and format.
+    float_weights of(const void* other) const
+    {
+        float_weights w = *this;
+        w.matrix = other, w.order = order_of(other);
+        return w;
     }
 };
 

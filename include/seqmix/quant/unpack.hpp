@@ -133,7 +133,7 @@ void decode(const packed_matrix<F>& packed, const view<T, 2>& out)
         for (index row = 0; row < packed.rows(); ++row) {
             for (index p = 0; p < end; ++p) {
                 const index group = p / packed.layout().group, column = packed.order() != nullptr ? packed.order()[p] : p;
-                if (column < 0) { continue; }
+                if (column < 0 || column >= packed.columns()) { continue; } // padding, or bytes that nobody packed
                 out(row, column) = static_cast<T>(dequantize<F>(reader.code(row, p), static_cast<float>(reader.scale(row, group)),
                                                                 static_cast<float>(reader.zero(row, group)), packed.matrix_scale()));
             }
