@@ -60,7 +60,7 @@ void check_short_sums(const std::vector<short_sums>& all)
                 acc.store(halves);
                 Backend::sum_short(acc).store(joined);
                 INFO("lane " << lane << ", " << sums.codes.size() << " steps to " << sums.lower << " and " << sums.upper);
-                const auto both = static_cast<std::uint32_t>(sums.lower) & 0xffffu | static_cast<std::uint32_t>(sums.upper) << 16;
+                const auto both = (static_cast<std::uint32_t>(sums.lower) & 0xffffu) | static_cast<std::uint32_t>(sums.upper) << 16;
                 CHECK(halves[lane] == static_cast<std::int32_t>(both));
                 CHECK(joined[lane] == sums.lower + sums.upper);
                 CHECK(std::count(joined, joined + L, 0) >= L - 1);
