@@ -75,7 +75,7 @@ catalog::found catalog::find(const std::string& name) const
             return checked(at);
         }
     }
-    for (const char* known : {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "neon", "neon_i8mm"}) {
+    for (const char* known : {"scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "neon", "neon_i8mm"}) {
         const std::string prefix = std::string(known) + '_';
         if (rest.compare(0, prefix.size(), prefix) == 0 &&
             row_of(best, rest.substr(prefix.size())).what != nullptr) {

@@ -5,6 +5,7 @@ include(CheckCXXSourceCompiles)
 
 set(SEQMIX_FLAGS_scalar "")
 set(SEQMIX_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(SEQMIX_FLAGS_avx2_vnni ${SEQMIX_FLAGS_avx2} -mavxvnni)
 set(SEQMIX_FLAGS_avx512 ${SEQMIX_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
 set(SEQMIX_FLAGS_avx512_vnni ${SEQMIX_FLAGS_avx512} -mavx512vnni)
 set(SEQMIX_FLAGS_avx512_bf16 ${SEQMIX_FLAGS_avx512_vnni} -mavx512bf16)
@@ -23,11 +24,13 @@ check_cxx_source_compiles("
     #endif
     int main() {}" SEQMIX_TARGET_IS_AARCH64)
 # Add products of int8 to the set before, and nothing else.
-set(seqmix_int8_archs avx512_vnni)
-# Every set may run what stands before it. Object files are linked in this order, see seqmix_add_program.
+set(seqmix_int8_archs avx2_vnni avx512_vnni)
+# Every set may run what stands before it. Object files are linked in this order, see seqmix_add_program. avx2_vnni is no part of
+# AVX-512, but behind it it would be given code of AVX-512; before it, it gives away what avx2 lacks, in which only a product of
+# bytes that the compiler finds in std:: could be its own.
 set(seqmix_known_archs scalar)
 if(SEQMIX_TARGET_IS_X86_64)
-    list(APPEND seqmix_known_archs avx2 avx512 avx512_vnni avx512_bf16)
+    list(APPEND seqmix_known_archs avx2 avx2_vnni avx512 avx512_vnni avx512_bf16)
 elseif(SEQMIX_TARGET_IS_AARCH64)
     list(APPEND seqmix_known_archs neon neon_i8mm)
 endif()

@@ -367,9 +367,11 @@ std::vector<attention_case> hiding_cases()
 // The reference skips what is not seen, and gives NaN where it is: so do rows here, and no others.
 TEST_CASE("attention: NaN and infinities reach the rows that see them, and no others")
 {
+    index some_key = 52;
     for (attention_case c : hiding_cases()) {
+        some_key = some_key == 52 ? 191 : 52; // where time is short, one for each way of hiding
         for (index key : {0, 30, 52, 149, 191, 192, 200}) {
-            if (!thorough && key != 52 && key != 191) { continue; }
+            if (!thorough && key != some_key) { continue; }
             c.shape.value_size = key % 2 == 0 ? lanes + 1 : 12;
             const index last = c.shape.value_size - 1;
             c.poisons = {{operand::v, 0, 1, key, -1, not_a_number}};
@@ -382,6 +384,7 @@ TEST_CASE("attention: NaN and infinities reach the rows that see them, and no ot
             check_case<float>(c);
         }
         for (index row : {0, 17, 52}) {
+            if (!thorough && row != 17) { continue; }
             c.poisons = {{operand::q, 0, 1, row, 5, not_a_number}};
             check_all_types(c);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// The verbs of simd/vec.hpp that read, write and convert, and the dot products of packed numbers.
+// The verbs of simd/vec.hpp that read, write and convert, and the dot products of packed bf16.
 
 #include "support/catch.hpp"
 #include "support/guarded.hpp"
@@ -182,14 +182,6 @@ floats tricky()
     return x;
 }
 
-/// Four int8 in a lane, the left operand as packing stores it.
-std::int32_t packed_int8(const int (&q)[4], int offset)
-{
-    std::uint32_t bits = 0;
-    for (int i = 0; i < 4; ++i) { bits |= static_cast<std::uint32_t>((q[i] + offset) & 0xff) << (8 * i); }
-    return static_cast<std::int32_t>(bits);
-}
-
 std::int32_t packed_bf16(float low, float high)
 {
     return static_cast<std::int32_t>(bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16);
@@ -227,46 +219,6 @@ TEST_CASE("bf16 and f16 are converted bit for bit as by their scalar types", "[s
 {
     check_conversion<bf16>(tricky<bf16>());
     check_conversion<f16>(tricky<f16>());
-}
-
-TEST_CASE("dot4 is exact for all int8 and wraps", "[simd]")
-{
-    constexpr int offset = B::left_int8_offset;
-    integers acc, a, b, want;
-    const auto add = [&](std::int32_t start, const int(&left)[4], const int(&right)[4]) {
-        std::int64_t sum = start;
-        int correction = 0;
-        for (int i = 0; i < 4; ++i) {
-            sum += left[i] * right[i];
-            correction += offset * right[i];
-        }
-        acc.push_back(start);
-        a.push_back(packed_int8(left, offset));
-        b.push_back(packed_int8(right, 0));
-        // What the instruction owes is the sum with the offset in it.
-        want.push_back(static_cast<std::int32_t>(static_cast<std::uint32_t>(sum + correction)));
-    };
-    const int extreme[] = {-128, 127, 0, 1, -1};
-    for (const int x : extreme) {
-        for (const int y : extreme) {
-            for (const std::int32_t start : {0, INT32_MAX, INT32_MIN}) {
-                add(start, {x, x, x, x}, {y, y, y, y});
-                add(start, {x, y, x, y}, {y, y, x, x});
-                add(start, {x, 0, 0, 0}, {y, 1, 1, 1});
-                add(start, {0, x, 0, 0}, {1, y, 1, 1});
-                add(start, {0, 0, x, 0}, {1, 1, y, 1});
-                add(start, {0, 0, 0, x}, {1, 1, 1, y});
-            }
-        }
-    }
-    random_source random(8);
-    const auto byte = [&] { return static_cast<int>(random.integer(-128, 127)); };
-    for (int i = 0; i < 5000; ++i) {
-        add(static_cast<std::int32_t>(random.bits()), {byte(), byte(), byte(), byte()},
-            {byte(), byte(), byte(), byte()});
-    }
-    const integers got = lanewise([](I c, I x, I y) { return B::dot4(c, x, y); }, acc, a, b);
-    CHECK(first_difference(got, want) == -1);
 }
 
 TEST_CASE("dot2 adds two products of bf16 to a float", "[simd]")

@@ -207,7 +207,7 @@ TEST_CASE("masks and selection, lane by lane", "[simd]")
         CHECK(any(one));
         CHECK(all(one) == (L == 1));
         CHECK(any(!one) == (L > 1));
-        CHECK(!all(!one | none));
+        CHECK(!all((!one) | none));
         CHECK(all(one | !one));
         CHECK(!any(one & !one));
         CHECK(any(one & every));

@@ -86,6 +86,7 @@ TEST_CASE("ssd: NaN and infinities reach what they must and nothing else")
 {
     const index H = 6, of_group = 2, P = lanes + 3, N = 5, L = 70, h0 = 3, p0 = lanes, n0 = 3;
     for (index t0 : {17, 23, 24, 47, 69}) { // chunks of 24 begin at 24 and 48
+        if (!thorough && t0 != 23 && t0 != 24) { continue; }
         const auto never = [](index, index, index) { return false; };
         const auto no_head = [](index) { return false; };
         const auto of_the_group = [=](index h) { return h / of_group == h0 / of_group; };

@@ -465,7 +465,7 @@ TEST_CASE("test_time_training: the same bits for every number of threads")
                         .momentum = true,
                         .velocity = true,
                         .rates = 1e-3f};
-        if (!thorough) { c.length = 300, c.chunk = 200; }
+        if (!thorough) { c.length = 150, c.chunk = 100; }
         check_threads<linear_network, float>(c);
         check_threads<swiglu_network, float>(c);
         check_threads<swiglu_network, bf16>(c);

@@ -34,29 +34,37 @@ unsigned saved_registers()
     return low;
 }
 
-int x86_level()
+/// How many of a chain of sets, each with all of the one before; and beside the chain, AVX-VNNI.
+struct x86_sets {
+    int level = 0;
+    bool avx_vnni = false;
+};
+
+x86_sets x86_runs()
 {
     constexpr unsigned ymm_saved = 0x06, zmm_saved = 0xe6;
     constexpr unsigned fma = 1u << 12, avx = 1u << 28, f16c = 1u << 29;           // 1: ecx
     constexpr unsigned avx2 = 1u << 5;                                            // 7.0: ebx
     constexpr unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31; // 7.0: ebx
     constexpr unsigned vnni = 1u << 11;                                           // 7.0: ecx
-    constexpr unsigned bf16 = 1u << 5;                                            // 7.1: eax
+    constexpr unsigned avx_vnni = 1u << 4, bf16 = 1u << 5;                        // 7.1: eax
     const unsigned saved = saved_registers();
     const leaf one = cpuid(1, 0), seven = cpuid(7, 0), seven_one = seven.eax >= 1 ? cpuid(7, 1) : leaf{};
-    if (!all(saved, ymm_saved) || !all(one.ecx, fma | avx | f16c) || !all(seven.ebx, avx2)) { return 0; }
-    if (!all(saved, zmm_saved) || !all(seven.ebx, f | dq | bw | vl)) { return 1; }
-    if (!all(seven.ecx, vnni)) { return 2; }
-    return all(seven_one.eax, bf16) ? 4 : 3;
+    if (!all(saved, ymm_saved) || !all(one.ecx, fma | avx | f16c) || !all(seven.ebx, avx2)) { return {}; }
+    const bool with_avx_vnni = all(seven_one.eax, avx_vnni);
+    if (!all(saved, zmm_saved) || !all(seven.ebx, f | dq | bw | vl)) { return {1, with_avx_vnni}; }
+    if (!all(seven.ecx, vnni)) { return {2, with_avx_vnni}; }
+    return {all(seven_one.eax, bf16) ? 4 : 3, with_avx_vnni};
 }
 
 } // namespace
 
 bool can_run(const char* arch) noexcept
 {
-    static const int level = x86_level();
+    static const x86_sets runs = x86_runs();
+    if (std::strcmp(arch, "avx2_vnni") == 0) { return runs.avx_vnni; }
     const char* const names[] = {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
-    for (int i = 0; i <= level; ++i) {
+    for (int i = 0; i <= runs.level; ++i) {
         if (std::strcmp(arch, names[i]) == 0) { return true; }
     }
     return false;

@@ -17,6 +17,7 @@ using attention_kernel = void(const float* q, const float* k, const float* v, fl
 extern "C" {
 attention_kernel attention_scalar;
 attention_kernel attention_avx2;
+attention_kernel attention_avx2_vnni;
 attention_kernel attention_avx512;
 attention_kernel attention_avx512_vnni;
 attention_kernel attention_avx512_bf16;

@@ -28,6 +28,9 @@ constexpr choice choices[] = {
 #if defined(HAVE_avx512)
     {"avx512", attention_avx512},
 #endif
+#if defined(HAVE_avx2_vnni)
+    {"avx2_vnni", attention_avx2_vnni},
+#endif
 #if defined(HAVE_avx2)
     {"avx2", attention_avx2},
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Compiled once per instruction set, with -DSEQMIX_TEST_ARCH=<its name>.
+// Compiled once per instruction set, with -DSEQMIX_TEST_ARCH=<its name>, and run_larger.cpp beside it.
 #include "attention.hpp"
 #include "causal_conv1d.hpp"
 #include "hgrn.hpp"
@@ -14,6 +14,9 @@
 
 SEQMIX_NAMESPACE_BEGIN
 namespace conformance {
+extern template void run_linear_attention<arch::SEQMIX_TEST_ARCH>(const case_reader&, judge&);
+extern template void run_quant_matmul<arch::SEQMIX_TEST_ARCH>(const case_reader&, judge&);
+
 namespace {
 
 /// One row per operation of the golden vectors: the metadata that it may have (beside op and tolerance), and the

@@ -20,6 +20,13 @@ struct avx2 {
 };
 #endif
 
+#if SEQMIX_HAS_AVX2_VNNI
+/// The same with dot products of int8, AVX-VNNI (Alder Lake, Sierra Forest, Zen 5 and newer).
+struct avx2_vnni : avx2 {
+    static constexpr const char* name = "avx2_vnni";
+};
+#endif
+
 #if SEQMIX_HAS_AVX512
 /// x86-64 with AVX-512 F, BW, DQ and VL (Skylake-SP, Zen 4 and newer).
 struct avx512 {
@@ -62,6 +69,8 @@ using native = avx512_bf16;
 using native = avx512_vnni;
 #elif SEQMIX_HAS_AVX512
 using native = avx512;
+#elif SEQMIX_HAS_AVX2_VNNI
+using native = avx2_vnni;
 #elif SEQMIX_HAS_AVX2
 using native = avx2;
 #elif SEQMIX_HAS_NEON_I8MM

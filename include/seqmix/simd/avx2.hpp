@@ -7,7 +7,7 @@
 
 #include <immintrin.h>
 
-// AVX2 with FMA and F16C. Partial loads and stores of 16-bit and 8-bit elements go through a small buffer: they are
+// AVX2 with FMA and F16C; and, by inheritance, with AVX-VNNI. Partial loads and stores of 16-bit and 8-bit elements go through a small buffer: they are
 // edges, and AVX2 has no byte masks.
 
 SEQMIX_NAMESPACE_BEGIN
@@ -291,6 +291,29 @@ struct backend<arch::avx2> : without_narrow_products<avx2_lanes::f32, avx2_lanes
         i32{_mm256_cvtepu16_epi32(_mm_unpackhi_epi16(lower, upper))}.store(to + 8);
     }
 };
+
+#if SEQMIX_HAS_AVX2_VNNI
+template <>
+struct backend<arch::avx2_vnni> : backend<arch::avx2> {
+    static constexpr int left_int8_offset = 128;
+    static constexpr bool has_short_sums = false;
+
+    /// Assembly for GCC: see avx512_vnni. Where no encoding is named, assemblers take that of AVX-512.
+    static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
+    {
+#if defined(__GNUC__) && !defined(__clang__)
+#if SEQMIX_TAG_AVXVNNI
+        __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.v) : "x"(a.v), "x"(b.v));
+#else
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(a.v), "v"(b.v));
+#endif
+        return acc;
+#else
+        return {_mm256_dpbusd_epi32(acc.v, a.v, b.v)};
+#endif
+    }
+};
+#endif
 
 } // namespace simd
 SEQMIX_NAMESPACE_END

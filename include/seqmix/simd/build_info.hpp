@@ -18,6 +18,9 @@ inline std::string build_info()
 #if SEQMIX_HAS_AVX2
     also(arch::avx2::name);
 #endif
+#if SEQMIX_HAS_AVX2_VNNI
+    also(arch::avx2_vnni::name);
+#endif
 #if SEQMIX_HAS_AVX512
     also(arch::avx512::name);
 #endif

@@ -7,9 +7,10 @@
 // SEQMIX_MAX_ISA caps the choice below what the compiler's flags allow.
 #define SEQMIX_ISA_SCALAR 0
 #define SEQMIX_ISA_AVX2 1
-#define SEQMIX_ISA_AVX512 2
-#define SEQMIX_ISA_AVX512_VNNI 3
-#define SEQMIX_ISA_AVX512_BF16 4
+#define SEQMIX_ISA_AVX2_VNNI 2
+#define SEQMIX_ISA_AVX512 3
+#define SEQMIX_ISA_AVX512_VNNI 4
+#define SEQMIX_ISA_AVX512_BF16 5
 #define SEQMIX_ISA_NEON 1
 #define SEQMIX_ISA_NEON_I8MM 2
 #ifndef SEQMIX_MAX_ISA
@@ -22,6 +23,14 @@
 #define SEQMIX_HAS_AVX2 1
 #else
 #define SEQMIX_HAS_AVX2 0
+#endif
+
+// By either encoding of the 256-bit instruction: AVX-VNNI's, or that of AVX-512.
+#if SEQMIX_HAS_AVX2 && SEQMIX_MAX_ISA >= SEQMIX_ISA_AVX2_VNNI && \
+    (defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__)))
+#define SEQMIX_HAS_AVX2_VNNI 1
+#else
+#define SEQMIX_HAS_AVX2_VNNI 0
 #endif
 
 #if SEQMIX_HAS_AVX2 && SEQMIX_MAX_ISA >= SEQMIX_ISA_AVX512 && defined(__AVX512F__) && defined(__AVX512BW__) && \

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+
+// The verbs of simd/vec.hpp over bytes, four in a lane, against plain integers.
+
+#include "support/catch.hpp"
+#include "support/lanes.hpp"
+#include "support/random.hpp"
+
+#include <algorithm>
+#include <array>
+#include <type_traits>
+
+namespace {
+
+/// Four int8 in a lane, the left operand as packing stores it.
+std::int32_t packed_int8(const int (&q)[4], int offset)
+{
+    std::uint32_t bits = 0;
+    for (int i = 0; i < 4; ++i) { bits |= static_cast<std::uint32_t>((q[i] + offset) & 0xff) << (8 * i); }
+    return static_cast<std::int32_t>(bits);
+}
+
+using four = std::array<int, 4>;
+
+std::int32_t packed(const four& bytes)
+{
+    return packed_int8({bytes[0], bytes[1], bytes[2], bytes[3]}, 0);
+}
+
+/// Steps of dot_short, one after another, each a pair of 16-bit sums; in the lists, then in the sums that are wanted.
+struct short_sums {
+    integers codes, bytes;
+    int lower = 0, upper = 0;
+
+    /// False, and nothing done, where a sum would leave its range.
+    bool add(const four& code, const four& byte)
+    {
+        const int low = lower + code[0] * byte[0] + code[1] * byte[1], high = upper + code[2] * byte[2] + code[3] * byte[3];
+        if (std::min(low, high) < INT16_MIN || std::max(low, high) > INT16_MAX) { return false; }
+        codes.push_back(packed(code)), bytes.push_back(packed(byte));
+        lower = low, upper = high;
+        return true;
+    }
+};
+
+/// A template, so that sets without the verbs need none.
+template <class Backend>
+void check_short_sums(const std::vector<short_sums>& all)
+{
+    if constexpr (Backend::has_short_sums) {
+        for (const short_sums& sums : all) {
+            for (int lane = 0; lane < L; ++lane) { // the others stay zero
+                I acc = I::zero();
+                for (std::size_t step = 0; step < sums.codes.size(); ++step) {
+                    std::int32_t code[L] = {}, byte[L] = {};
+                    code[lane] = sums.codes[step], byte[lane] = sums.bytes[step];
+                    acc = Backend::dot_short(acc, I::load(code), I::load(byte));
+                }
+                std::int32_t halves[L], joined[L];
+                acc.store(halves);
+                Backend::sum_short(acc).store(joined);
+                INFO("lane " << lane << ", " << sums.codes.size() << " steps to " << sums.lower << " and " << sums.upper);
+                const auto both = (static_cast<std::uint32_t>(sums.lower) & 0xffffu) | static_cast<std::uint32_t>(sums.upper) << 16;
+                CHECK(halves[lane] == static_cast<std::int32_t>(both));
+                CHECK(joined[lane] == sums.lower + sums.upper);
+                CHECK(std::count(joined, joined + L, 0) >= L - 1);
+            }
+        }
+    }
+}
+
+} // namespace
+
+TEST_CASE("dot4 is exact for all int8 and wraps", "[simd]")
+{
+    constexpr int offset = B::left_int8_offset;
+    integers acc, a, b, want;
+    const auto add = [&](std::int32_t start, const int(&left)[4], const int(&right)[4]) {
+        std::int64_t sum = start;
+        int correction = 0;
+        for (int i = 0; i < 4; ++i) {
+            sum += left[i] * right[i];
+            correction += offset * right[i];
+        }
+        acc.push_back(start);
+        a.push_back(packed_int8(left, offset));
+        b.push_back(packed_int8(right, 0));
+        // What the instruction owes is the sum with the offset in it.
+        want.push_back(static_cast<std::int32_t>(static_cast<std::uint32_t>(sum + correction)));
+    };
+    const int extreme[] = {-128, 127, 0, 1, -1};
+    for (const int x : extreme) {
+        for (const int y : extreme) {
+            for (const std::int32_t start : {0, INT32_MAX, INT32_MIN}) {
+                add(start, {x, x, x, x}, {y, y, y, y});
+                add(start, {x, y, x, y}, {y, y, x, x});
+                add(start, {x, 0, 0, 0}, {y, 1, 1, 1});
+                add(start, {0, x, 0, 0}, {1, y, 1, 1});
+                add(start, {0, 0, x, 0}, {1, 1, y, 1});
+                add(start, {0, 0, 0, x}, {1, 1, 1, y});
+            }
+        }
+    }
+    random_source random(8);
+    const auto byte = [&] { return static_cast<int>(random.integer(-128, 127)); };
+    for (int i = 0; i < 5000; ++i) {
+        add(static_cast<std::int32_t>(random.bits()), {byte(), byte(), byte(), byte()},
+            {byte(), byte(), byte(), byte()});
+    }
+    const integers got = lanewise([](I c, I x, I y) { return B::dot4(c, x, y); }, acc, a, b);
+    CHECK(first_difference(got, want) == -1);
+}
+
+TEST_CASE("dot_short adds products of bytes in pairs, to the ends of 16 bits", "[simd]")
+{
+    std::vector<short_sums> all(3);
+    // The largest products, then what is left to the ends; and the two halves apart.
+    CHECK(all[0].add({127, 127, 127, 127}, {127, 127, 127, 127}));
+    CHECK(all[0].add({4, 1, 1, 4}, {127, 1, 1, 127}));
+    CHECK(all[0].lower == INT16_MAX);
+    CHECK(all[1].add({127, 127, 127, 127}, {-128, -128, -128, -128}));
+    CHECK(all[1].add({2, 0, 0, 2}, {-128, 5, 5, -128}));
+    CHECK(all[1].upper == INT16_MIN);
+    CHECK(all[2].add({127, 127, 127, 127}, {127, 127, -128, -128}));
+    random_source random(10);
+    for (const int largest : {1, 3, 15, 127}) {
+        const auto code = [&] { return static_cast<int>(random.integer(0, largest)); };
+        const auto byte = [&] { return static_cast<int>(random.integer(-128, 127)); };
+        for (int i = 0; i < 20; ++i) {
+            short_sums sums;
+            for (int step = 0; step < 200; ++step) {
+                if (!sums.add({code(), code(), code(), code()}, {byte(), byte(), byte(), byte()})) { break; }
+            }
+            all.push_back(sums);
+        }
+        // As many steps as a caller may take whose codes are no larger, all of them at one end.
+        short_sums sums;
+        for (int step = 0; step < 32767 / (2 * 127 * largest); ++step) {
+            CHECK(sums.add({largest, largest, largest, largest}, {127, 127, -127, -127}));
+        }
+        all.push_back(sums);
+    }
+    check_short_sums<B>(all);
+}
+
+TEST_CASE("lookup replaces every byte by the entry that it names", "[simd]")
+{
+    random_source random(11);
+    for (int table = 0; table < 20; ++table) {
+        std::uint8_t entries[16];
+        for (std::uint8_t& e : entries) { e = static_cast<std::uint8_t>(random.integer(0, 255)); }
+        entries[table % 16] = 0xff, entries[(table + 1) % 16] = 0x80;
+        integers codes, want;
+        for (int i = 0; i < 4 * 16 + 40; ++i) {
+            std::uint32_t code = 0, entry = 0;
+            for (int at = 0; at < 4; ++at) {
+                // Every code in every place, among others; then any.
+                const auto c = static_cast<std::uint32_t>(i / 4 < 16 && at == i % 4 ? i / 4 : random.integer(0, 15));
+                code |= c << 8 * at, entry |= std::uint32_t{entries[c]} << 8 * at;
+            }
+            codes.push_back(static_cast<std::int32_t>(code)), want.push_back(static_cast<std::int32_t>(entry));
+        }
+        const auto named = B::table_of(entries);
+        CHECK(first_difference(lanewise([&](I c) { return B::lookup(named, c); }, codes), want) == -1);
+    }
+}
