@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <type_traits>
 
 namespace {
@@ -163,4 +164,79 @@ TEST_CASE("lookup replaces every byte by the entry that it names", "[simd]")
         const auto named = B::table_of(entries);
         CHECK(first_difference(lanewise([&](I c) { return B::lookup(named, c); }, codes), want) == -1);
     }
+}
+
+TEST_CASE("each sixteen bytes of a register are looked up in a table of their own", "[simd]")
+{
+    random_source random(12);
+    constexpr int bytes = 4 * L, tables = bytes < 16 ? 1 : bytes / 16;
+    for (int round = 0; round < 20; ++round) {
+        std::uint8_t entries[16 * tables], codes[bytes], got[bytes];
+        for (std::uint8_t& e : entries) { e = static_cast<std::uint8_t>(random.bits()); }
+        for (std::uint8_t& c : codes) { c = static_cast<std::uint8_t>(random.bits() & 15); }
+        std::int32_t words[L];
+        std::memcpy(words, codes, sizeof words);
+        B::lookup(B::tables_of(entries), I::load(words)).store(words);
+        std::memcpy(got, words, sizeof words);
+        for (int i = 0; i < bytes; ++i) { REQUIRE(got[i] == entries[i / 16 * 16 + codes[i]]); }
+    }
+}
+
+TEST_CASE("bytes are turned, [4][16] to lanes and [16][4] to registers", "[simd]")
+{
+    random_source random(13);
+    std::uint8_t block[64], lanes[4 * L], turned[64];
+    for (std::uint8_t& b : block) { b = static_cast<std::uint8_t>(random.bits()); }
+    for (int first = 0; first < 16; first += L) {
+        std::int32_t words[L];
+        B::load_turned(block + first).store(words);
+        std::memcpy(lanes, words, sizeof words);
+        for (int lane = 0; lane < L; ++lane) {
+            for (int i = 0; i < 4; ++i) { REQUIRE(lanes[4 * lane + i] == block[16 * i + first + lane]); }
+        }
+    }
+    I parts[16 / L];
+    B::turn_block(block, parts);
+    for (int part = 0; part < 16 / L; ++part) {
+        std::int32_t words[L];
+        parts[part].store(words);
+        std::memcpy(turned + 4 * L * part, words, sizeof words);
+    }
+    for (int i = 0; i < 4; ++i) {
+        for (int column = 0; column < 16; ++column) { REQUIRE(turned[16 * i + column] == block[4 * column + i]); }
+    }
+}
+
+TEST_CASE("256 bytes are summed, every sixteenth of a register's", "[simd]")
+{
+    random_source random(14);
+    constexpr int bytes = 4 * L, columns = std::min(bytes, 16), most = 256 * columns / bytes;
+    for (const bool largest : {true, false}) {
+        std::int32_t want[columns] = {}, got[columns];
+        auto sums = B::no_bytes();
+        for (int step = 0; step < most; ++step) {
+            std::uint8_t b[bytes];
+            std::int32_t words[L];
+            for (int i = 0; i < bytes; ++i) {
+                b[i] = largest ? std::uint8_t{255} : static_cast<std::uint8_t>(random.bits());
+                want[i % columns] += b[i];
+            }
+            std::memcpy(words, b, sizeof words);
+            sums = B::add_bytes(sums, I::load(words));
+        }
+        B::store_sums(sums, got);
+        for (int column = 0; column < columns; ++column) { REQUIRE(got[column] == want[column]); }
+    }
+}
+
+TEST_CASE("the lowest byte of each lane is stored, and no more", "[simd]")
+{
+    random_source random(15);
+    std::int32_t words[L];
+    for (std::int32_t& w : words) { w = static_cast<std::int32_t>(random.bits()); }
+    std::uint8_t got[L + 2] = {};
+    got[0] = got[L + 1] = 77;
+    I::load(words).store_bytes(got + 1);
+    CHECK((got[0] == 77 && got[L + 1] == 77));
+    for (int lane = 0; lane < L; ++lane) { CHECK(got[lane + 1] == static_cast<std::uint8_t>(words[lane])); }
 }
