@@ -7,6 +7,7 @@
 #include <seqmix/tile/memory.hpp>
 
 #include <bit>
+#include <cstring>
 #include <limits>
 
 // Activations as signed bytes.
@@ -69,9 +70,9 @@ class activation_bytes {
 
 public:
     activation_bytes(arena& a, index rows, const depth_cut& cut)
-        : cut_(cut), rows_((rows + block_rows - 1) / block_rows * block_rows), stride_(row_stride(cut.depth))
+        : cut_(cut), rows_((rows + block_rows - 1) / block_rows * block_rows)
     {
-        codes_ = a.take<std::int8_t>(rows_ * stride_);
+        codes_ = a.take<std::int8_t>(rows_ * cut.depth);
         start_ = a.take<std::int32_t>(cut.segments() * rows_);
         scale_ = a.take<float>(cut.whole_rows() ? rows_ : cut.segments() * rows_);
         below_ = a.take<float>(cut.whole_rows() ? 0 : cut.segments() * rows_);
@@ -86,7 +87,7 @@ public:
             const float scale = scale_of(x, from, end);
             const float factor = scale >= 0x1p-126f ? 1.0f / scale : 0.0f; // of nothing and of NaN: zeros
             for (index first = from; first < end; first += cut_.segment) {
-                const std::int32_t sum = round_to_bytes(x, first, smaller(first + cut_.segment, end), factor, codes_ + row * stride_);
+                const std::int32_t sum = round_to_bytes(x, first, smaller(first + cut_.segment, end), factor, row);
                 set_segment(row, first, sum, scale, zero);
             }
             if (cut_.whole_rows()) { scale_[row] = scale; }
@@ -94,26 +95,29 @@ public:
         if (cut_.depth == 0 && cut_.whole_rows()) { scale_[row] = 0.0f; }
     }
 
-    /// Row `row` from bytes x [columns] and their scale, taken as they are; rows share scales. -128 does no harm: sums in 16 bits have
+    /// Row `row` from bytes x [columns] and their scale, taken as they are; rows share scales. `scratch`: bytes [depth]. -128 does no harm: sums in 16 bits have
     /// at most 128 words · code (see most_words), and 2 · 128 · 128 is what the least of them holds.
-    void take(index row, const view<const std::int8_t, 1>& x, const std::int32_t* order, float scale, int zero) const
+    void take(index row, const view<const std::int8_t, 1>& x, const std::int32_t* order, float scale, int zero, std::int8_t* scratch) const
     {
-        std::int8_t* const to = codes_ + row * stride_;
-        detail::gather_row<Arch>(x, order, cut_.depth, to);
+        detail::gather_row<Arch>(x, order, cut_.depth, scratch);
         for (index first = 0; first < cut_.depth; first += cut_.segment) {
             std::int32_t sum = 0;
-            for (index i = first; i < smaller(first + cut_.segment, cut_.depth); ++i) { sum += to[i]; }
+            for (index i = first; i < smaller(first + cut_.segment, cut_.depth); ++i) {
+                *byte_of(row, i) = scratch[i];
+                sum += scratch[i];
+            }
             set_segment(row, first, sum, scale, zero);
         }
         scale_[row] = scale;
     }
 
-    /// Rows from `first` on.
-    activation_codes codes(index first = 0) const
+    /// Rows from `first` on, where a block begins.
+    activation_codes<Arch> codes(index first = 0) const
     {
+        const index at = first * cut_.segments();
         const bool blocks = !cut_.whole_rows();
-        return {codes_ + first * stride_, stride_, start_ + first, blocks ? scale_ + first : nullptr, blocks ? below_ + first : nullptr,
-                sum_ + first, rows_};
+        return {codes_ + first * cut_.depth, cut_.depth, start_ + at, blocks ? scale_ + at : nullptr, blocks ? below_ + at : nullptr, sum_ + at,
+                cut_.segments()};
     }
     /// The scale of a row, for the end; 1 where blocks have their own.
     float row_scale(index row) const { return cut_.whole_rows() ? scale_[row] : 1.0f; }
@@ -125,7 +129,7 @@ private:
     /// What stands beside the bytes of the segment at `first`, which add up to `sum`.
     void set_segment(index row, index first, std::int32_t sum, float scale, int zero) const
     {
-        const index at = first / cut_.segment * rows_ + row;
+        const index at = codes().at(first / cut_.segment, row);
         start_[at] = (cut_.whole_rows() ? 0 : float_bits) - zero * sum;
         sum_[at] = static_cast<float>(sum) * (cut_.whole_rows() ? 1.0f : scale);
         if (!cut_.whole_rows()) {
@@ -134,11 +138,9 @@ private:
         }
     }
 
-    /// Rows start on a line, and not all of them in one set of L1.
-    static constexpr index row_stride(index depth)
+    std::int8_t* byte_of(index row, index position) const
     {
-        const index whole = (depth + 63) / 64 * 64;
-        return tile::crowded(whole) ? whole + 64 : whole;
+        return codes_ + (codes().words(row, position / 4 * 4) - codes_) + position % 4;
     }
 
     static float scale_of(const float* x, index from, index end)
@@ -155,20 +157,26 @@ private:
     }
 
     /// Σ of the bytes.
-    static std::int32_t round_to_bytes(const float* x, index from, index end, float factor, std::int8_t* to)
+    std::int32_t round_to_bytes(const float* x, index from, index end, float factor, index row) const
     {
+        constexpr index lanes = f32::lanes, word = smaller(lanes, index{4});
         i32 sum = i32::zero();
-        for (index i = from; i < end; i += f32::lanes) {
+        for (index i = from; i < end; i += lanes) {
             const i32 q = factor != 0.0f ? to_int(f32::load(x + i, end - i) * f32::broadcast(factor)) : i32::zero();
             const i32 byte = max(min(q, i32::broadcast(127)), i32::broadcast(-127)); // the factor was rounded
             sum = sum + byte;
-            byte.store_bytes(reinterpret_cast<std::uint8_t*>(to + i));
+            std::uint8_t bytes[lanes];
+            byte.store_bytes(bytes);
+            std::int8_t* const to = byte_of(row, i);
+            for (index lane = 0; lane < lanes; lane += word) {
+                std::memcpy(to + lane / 4 * activation_codes<Arch>::step, bytes + lane, static_cast<std::size_t>(word));
+            }
         }
         return reduce_add(sum);
     }
 
     depth_cut cut_;
-    index rows_, stride_;
+    index rows_;
     std::int8_t* codes_;
     std::int32_t* start_;
     float* scale_;

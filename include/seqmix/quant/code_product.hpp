@@ -57,18 +57,27 @@ struct code_product {
 inline constexpr std::int32_t float_bits = 0x4b400000;
 inline constexpr float float_of_bits = 0x1.8p23f;
 
-/// Activations as bytes, in rows of segments, and for each segment and row the scale and what the codes' zero adds
-/// (−zero · Σ codes). Rows are padded to whole blocks of the micro-kernel with anything; results there are to be dropped.
+/// Activations as bytes, and for each segment and row the scale and what the codes' zero adds (−zero · Σ codes). All that a block of
+/// rows needs lies together, in the order in which the micro-kernel reads it. Blocks are padded with anything; results there are to be
+/// dropped.
+template <class Arch>
 struct activation_codes {
-    const std::int8_t* codes; ///< row r at r · stride
-    index stride;
-    const std::int32_t* start; ///< segment s, row r at `at`; here and below
+    static constexpr index block_rows = tile::blocking<Arch>::rows;
+    static constexpr index step = 4 * block_rows; ///< bytes from a word of a row to its next one
+
+    const std::int8_t* codes;  ///< blocks of block_rows rows: [depth / 4][row][4]
+    index depth;               ///< of the codes
+    const std::int32_t* start; ///< blocks again, [segment][row]; here and below
     const float* scale;        ///< null: one scale a row, applied by the caller; else start has float_bits added
     const float* below;        ///< -float_of_bits · scale, exact; null with it
     const float* sum;          ///< scale · Σ codes, for weights with a minimum
-    index rows;                ///< padded
+    index segments;
 
-    SEQMIX_INLINE index at(index segment, index row) const { return segment * rows + row; }
+    SEQMIX_INLINE const std::int8_t* words(index row, index position) const
+    {
+        return codes + row / block_rows * block_rows * depth + position * block_rows + row % block_rows * 4;
+    }
+    SEQMIX_INLINE index at(index segment, index row) const { return (row / block_rows * segments + segment) * block_rows + row % block_rows; }
 };
 
 /// Weights of one panel, unpacked: segments of `words` words; [word][column] codes and [segment][column] scales and minima.
@@ -86,7 +95,7 @@ inline constexpr index panels_at_once = 4;
 /// Σ activations. Segment s of the panel meets segment first + s of the activations, which starts at position (first + s) · segment.
 /// Segments of `Words` words, where that is not 0, are unrolled: between short ones there is much to do, and a loop would be in the way.
 template <class Arch, code_range Range, bool BlockScales, bool HasMin, int Words>
-SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, index rows, index first, index count, index segment,
+SEQMIX_NOINLINE void multiply_codes(const activation_codes<Arch>& x, index first_row, index rows, index first, index count, index segment,
                                     const code_panel& w, float* sums)
 {
     using product = code_product<Arch, Range>;
@@ -96,7 +105,7 @@ SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, 
     constexpr int lanes = f32::lanes, width = tile::blocking<Arch>::columns, stride = panels_at_once * width;
     const index words = w.words;
     if (words <= 0) { return; }
-    const activation_codes own = x; // so that no store of a sum may change it
+    const activation_codes<Arch> own = x; // so that no store of a sum may change it
     for (index row = first_row; row < first_row + rows; row += block) {
         float* to = sums + (row - first_row) * stride;
         for (index s = 0; s < count; ++s) {
@@ -106,10 +115,10 @@ SEQMIX_NOINLINE void multiply_codes(const activation_codes& x, index first_row, 
                 const i32 start = product::short_sums ? i32::zero() : i32::broadcast(own.start[at + m]);
                 simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[m][v] = start; });
             });
-            const auto* const left = own.codes + row * own.stride + (first + s) * segment;
+            const std::int8_t* const left = own.words(row, (first + s) * segment);
             const std::int32_t* const right = w.codes + s * words * width;
             const auto multiply = [&](index from, index how_many) SEQMIX_INLINE_LAMBDA {
-                tile::micro_kernel<product>(sum, tile::left_operand::of(left + 4 * from, own.stride, 4), 0, block, {right + from * width, width}, how_many);
+                tile::micro_kernel<product>(sum, tile::left_operand::of(left + from * own.step, 4, own.step), 0, block, {right + from * width, width}, how_many);
             };
             if constexpr (Words > 0) {
                 simd::unroll<Words>([&](auto word) SEQMIX_INLINE_LAMBDA { multiply(word, 1); });

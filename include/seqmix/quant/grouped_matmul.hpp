@@ -12,8 +12,7 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace quant::detail {
 
-/// Integer products. Rows of activations become bytes and lie one after the other, a group's without padding: a kernel that takes
-/// whole blocks of rows reads some of the next group's, and its results there are dropped. `like` is any group's weights,
+/// Integer products. Rows of activations become bytes, in whole blocks for each group. `like` is any group's weights,
 /// `x_scale` that of x which holds bytes.
 template <class Arch, class T, class Out>
 void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_scale, const row_groups& rows,
@@ -41,39 +40,49 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
         return count <= few ? (like.registers + task_registers - 1) / task_registers
                             : (columns + block::columns - 1) / block::columns;
     };
-    const listed counted(rows, like, tasks_of, nullptr);
+    const listed counted(rows, like, tasks_of, nullptr, block_rows);
     const auto shared_pieces = [&](arena& a) {
         struct pieces {
             activation_bytes<Arch> bytes;
             row_group<byte_weights<Arch>>* groups;
         };
-        return pieces{activation_bytes<Arch>(a, rows.total + (rows.size() > 1 ? block_rows - 1 : 0), like.cut),
+        return pieces{activation_bytes<Arch>(a, counted.places, like.cut),
                       a.take<row_group<byte_weights<Arch>>>(counted.size)};
     };
     arena own, shared;
     static_cast<void>(own_pieces(own));
     static_cast<void>(shared_pieces(shared));
 
-    ctx.in_phases(larger(rows.total, counted.tasks), own.used(), shared.used(), [&](std::byte* memory, const auto& phase) {
+    ctx.in_phases(larger(counted.places / block_rows, counted.tasks), own.used(), shared.used(), [&](std::byte* memory, const auto& phase) {
         arena carve(memory);
         const auto pieces = shared_pieces(carve);
         const activation_bytes<Arch>& left = pieces.bytes;
-        const listed groups(rows, like, tasks_of, pieces.groups);
-        phase(rows.total, [&](index at, std::byte* scratch) {
-            const view<const T, 1> from = x[rows.row(at)];
-            const std::int32_t* const order = groups.of_row(at).weights[0].order;
-            if constexpr (std::is_same_v<T, std::int8_t>) {
-                left.take(at, from, order, x_scale(x_scale.extent(0) == 1 ? 0 : rows.row(at)), like.zero);
-            } else {
-                arena a(scratch);
-                float* const gathered = own_pieces(a).row;
-                gather_row<Arch>(from, order, like.depth, gathered);
-                left.quantize(at, gathered, like.zero);
+        const listed groups(rows, like, tasks_of, pieces.groups, block_rows);
+        phase(groups.places / block_rows, [&](index number, std::byte* scratch) {
+            const auto& g = groups.of_place(number * block_rows);
+            const std::int32_t* const order = g.weights[0].order;
+            arena a(scratch);
+            float* const gathered = own_pieces(a).row;
+            const index first = number * block_rows - g.place;
+            for (index r = first; r < smaller(first + block_rows, g.count); ++r) {
+                const index row = rows.row(g.first + r), place = g.place + r;
+                const view<const T, 1> from = x[row];
+                if constexpr (std::is_same_v<T, std::int8_t>) {
+                    left.take(place, from, order, x_scale(x_scale.extent(0) == 1 ? 0 : row), like.zero, reinterpret_cast<std::int8_t*>(gathered));
+                } else {
+                    const float* floats = gathered;
+                    if constexpr (std::is_same_v<T, float>) {
+                        const bool as_it_is = order == nullptr && from.stride(0) == 1 && from.extent(0) == like.depth;
+                        if (as_it_is) { floats = from.data(); }
+                    }
+                    if (floats == gathered) { gather_row<Arch>(from, order, like.depth, gathered); }
+                    left.quantize(place, floats, like.zero);
+                }
             }
         });
         phase(groups.tasks, [&](index task, std::byte* scratch) {
             const row_group<byte_weights<Arch>>& g = groups.of_task(task);
-            const activation_codes codes = left.codes(g.first);
+            const activation_codes<Arch> codes = left.codes(g.place);
             if (g.count <= few) {
                 float sums[2][few * few_registers * lanes];
                 const index begin = (task - g.first_task) * task_registers;
@@ -87,7 +96,7 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
                     for (index r = 0; r < g.count && live > 0; ++r) {
                         const index at = r * few_registers * lanes;
                         end.store(sums[0] + at, products == 2 ? sums[1] + at : nullptr, g.number, g.first + r, first * lanes,
-                                  live, left.row_scale(g.first + r));
+                                  live, left.row_scale(g.place + r));
                     }
                 }
                 return;
@@ -104,7 +113,7 @@ void multiply_as_bytes(const view<const T, 2>& x, const view<const float, 1>& x_
                 for (index r = 0; r < count; ++r) {
                     const float* const sums = mine.sums + r * block::columns;
                     end.store(sums, products == 2 ? sums + sums_size : nullptr, g.number, g.first + row + r, first, live,
-                              left.row_scale(g.first + row + r));
+                              left.row_scale(g.place + row + r));
                 }
             }
         });

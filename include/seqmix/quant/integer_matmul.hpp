@@ -151,7 +151,7 @@ inline constexpr int few_registers = 2;
 
 /// sums [Rows][few_registers][lanes] = the same for few rows, straight from the packed codes of registers `first` and `second`.
 template <class Arch, format F, int Rows>
-SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& cut, index first_row, const packed_matrix<F>& w, index first,
+SEQMIX_NOINLINE void multiply_rows(const activation_codes<Arch>& x, const depth_cut& cut, index first_row, const packed_matrix<F>& w, index first,
                                    index second, float* sums)
 {
     constexpr int registers = few_registers;
@@ -174,7 +174,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
             const i32 start = kind::product::short_sums ? i32::zero() : i32::broadcast(x.start[at[m]]);
             simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA { sum[m][r] = start; });
         });
-        const std::int8_t* left = x.codes + first_row * x.stride + from;
+        const std::int8_t* left = x.words(first_row, from); // rows of a block: four of them follow each other
         const auto words = [&](index c, auto first_word, auto count) SEQMIX_INLINE_LAMBDA {
             simd::unroll<count>([&](auto i) SEQMIX_INLINE_LAMBDA {
                 constexpr int word = first_word + i;
@@ -182,12 +182,12 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
                     const i32 codes = lanes_of::template codes<word>(panel[r].chunk(c));
                     simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
                         std::int32_t bytes;
-                        std::memcpy(&bytes, left + m * x.stride + 4 * i, 4);
+                        std::memcpy(&bytes, left + 4 * m + i * x.step, 4);
                         sum[m][r] = kind::product::multiply_add(i32::broadcast(bytes), codes, sum[m][r]);
                     });
                 });
             });
-            left += 4 * count;
+            left += count * x.step;
         };
         if (cut.segment == chunk / 2) {
             if (from % chunk == 0) {
@@ -223,7 +223,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes& x, const depth_cut& c
 
 /// sums [rows, few_registers · lanes] for any number of rows; the weights come from memory for the first of them.
 template <class Arch, format F>
-void multiply_few(const activation_codes& x, const depth_cut& cut, index rows, const packed_matrix<F>& w, index first, index second, float* sums)
+void multiply_few(const activation_codes<Arch>& x, const depth_cut& cut, index rows, const packed_matrix<F>& w, index first, index second, float* sums)
 {
     constexpr int at_once = 4; // accumulators, products in flight and codes fit 16 registers
     for (index row = 0; row < rows; row += at_once) {
@@ -239,7 +239,7 @@ void multiply_few(const activation_codes& x, const depth_cut& cut, index rows, c
 /// A packed matrix of any format, so that the loops around the kernels are compiled once.
 template <class Arch>
 struct byte_weights {
-    using multiply_codes_function = void(const activation_codes&, index, index, index, index, index, const code_panel&, float*);
+    using multiply_codes_function = void(const activation_codes<Arch>&, index, index, index, index, index, const code_panel&, float*);
 
     const void* matrix;
     index rows, depth, registers;
@@ -250,14 +250,14 @@ struct byte_weights {
     depth_cut cut;
     void (*unpack)(const void*, index, const depth_cut&, index, index, std::int32_t*, float*, float*);
     multiply_codes_function* multiply; ///< multiply_codes for the scales of `cut`
-    void (*few)(const void*, const activation_codes&, const depth_cut&, index, index, index, float*);
+    void (*few)(const void*, const activation_codes<Arch>&, const depth_cut&, index, index, index, float*);
 
     template <format F>
     byte_weights(const packed_matrix<F>& w, activation_scales scales)
         : matrix(&w), rows(w.rows()), depth(w.layout().depth()), registers(w.layout().panels() * panel_lanes<Arch, F>::registers),
           order(w.order()), order_of([](const void* m) { return static_cast<const packed_matrix<F>*>(m)->order(); }), zero(panel_lanes<Arch, F>::zero), has_min(integer_product<Arch, F>::has_min),
           cut(integer_product<Arch, F>::cut(w.layout(), scales)), unpack(detail::unpack_register<Arch, F>),
-          few([](const void* m, const activation_codes& x, const depth_cut& c, index count, index first, index second, float* sums) {
+          few([](const void* m, const activation_codes<Arch>& x, const depth_cut& c, index count, index first, index second, float* sums) {
               multiply_few<Arch, F>(x, c, count, *static_cast<const packed_matrix<F>*>(m), first, second, sums);
           })
     {
@@ -280,7 +280,7 @@ struct byte_weights {
 /// sums [rows, block of columns] = products of activations with the weights' rows from register `first` on; `rows` is a multiple of
 /// the micro-kernel's.
 template <class Arch>
-void multiply_block(const activation_codes& x, index first_row, index rows, const byte_weights<Arch>& w, index first, index live_panels,
+void multiply_block(const activation_codes<Arch>& x, index first_row, index rows, const byte_weights<Arch>& w, index first, index live_panels,
                     const detail::unpacked_block<Arch>& block, float* sums)
 {
     constexpr index width = tile::blocking<Arch>::columns, columns = detail::unpacked_block<Arch>::columns;

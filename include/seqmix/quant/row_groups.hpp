@@ -25,22 +25,23 @@ struct row_groups {
     int products() const { return weights[1] != nullptr ? 2 : 1; }
 };
 
-/// A group that has rows, [first, first + count), with tasks [first_task, …) of its own.
+/// A group that has rows, [first, first + count), with tasks [first_task, …) of its own. What is made of its rows stands from `place`
+/// on, where a block begins.
 template <class Weights>
 struct row_group {
-    index number, first, count, first_task;
+    index number, first, count, place, first_task;
     Weights weights[2]; ///< as many as there are products
 };
 
-/// The groups that have rows, in order; for each of them tasks_of(count) tasks.
+/// The groups that have rows, in order; for each of them tasks_of(count) tasks, and places for whole blocks of rows.
 template <class Weights>
 struct listed_groups {
     row_group<Weights>* groups;
-    index size = 0, tasks = 0;
+    index size = 0, tasks = 0, places = 0;
 
     /// `to` has room for as many as there are; null: only counts. `like` is any group's weights.
     template <class TasksOf>
-    listed_groups(const row_groups& all, const Weights& like, const TasksOf& tasks_of, row_group<Weights>* to) : groups(to)
+    listed_groups(const row_groups& all, const Weights& like, const TasksOf& tasks_of, row_group<Weights>* to, index block = 1) : groups(to)
     {
         for (index number = 0, first = 0; number < all.size(); ++number) {
             const index count = all.count(number);
@@ -49,14 +50,15 @@ struct listed_groups {
                 const auto weights = [&](int product) {
                     return all.weights[product] != nullptr ? like.of(all.weights[product] + number * all.weights_size) : like;
                 };
-                to[size] = {number, first, count, tasks, {weights(0), weights(1)}};
+                to[size] = {number, first, count, places, tasks, {weights(0), weights(1)}};
             }
-            ++size, tasks += tasks_of(count), first += count;
+            ++size, tasks += tasks_of(count), first += count, places += (count + block - 1) / block * block;
         }
     }
 
     const row_group<Weights>& of_task(index task) const { return last_from(&row_group<Weights>::first_task, task); }
     const row_group<Weights>& of_row(index row) const { return last_from(&row_group<Weights>::first, row); }
+    const row_group<Weights>& of_place(index place) const { return last_from(&row_group<Weights>::place, place); }
 
 private:
     /// The last group that starts at `at` or before.
