@@ -17,7 +17,7 @@ namespace quant {
 
 namespace detail {
 /// Positions of the depth whose codes stay in L1, or close to it, beside the activations'.
-inline constexpr index integer_depth_block = 1024;
+inline constexpr index integer_depth_block = 512;
 } // namespace detail
 
 /// How a format is multiplied on a set.
