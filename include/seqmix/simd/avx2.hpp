@@ -232,13 +232,13 @@ struct backend<arch::avx2> : without_narrow_products<avx2_lanes::f32, avx2_lanes
     {
         const __m256i even_a = _mm256_srai_epi16(_mm256_slli_epi16(a.v, 8), 8), odd_a = _mm256_srai_epi16(a.v, 8);
         const __m256i even_b = _mm256_srai_epi16(_mm256_slli_epi16(b.v, 8), 8), odd_b = _mm256_srai_epi16(b.v, 8);
-        return acc + i32{_mm256_madd_epi16(even_a, even_b)} + i32{_mm256_madd_epi16(odd_a, odd_b)};
+        return in_order(acc + i32{_mm256_madd_epi16(even_a, even_b)} + i32{_mm256_madd_epi16(odd_a, odd_b)});
     }
 
     static constexpr bool has_short_sums = true;
     static SEQMIX_INLINE i32 dot_short(i32 acc, i32 codes, i32 b)
     {
-        return {_mm256_add_epi16(acc.v, _mm256_maddubs_epi16(codes.v, b.v))};
+        return in_order({_mm256_add_epi16(acc.v, _mm256_maddubs_epi16(codes.v, b.v))});
     }
     static SEQMIX_INLINE i32 sum_short(i32 acc) { return {_mm256_madd_epi16(acc.v, _mm256_set1_epi16(1))}; }
 
@@ -251,6 +251,15 @@ struct backend<arch::avx2> : without_narrow_products<avx2_lanes::f32, avx2_lanes
     {
         return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(entries))};
     }
+    /// A sum as it is. GCC would add the products of many steps as a tree, and keep all of them in memory for it.
+    static SEQMIX_INLINE i32 in_order(i32 sum)
+    {
+#if defined(__GNUC__) && !defined(__clang__)
+        __asm__("" : "+x"(sum.v));
+#endif
+        return sum;
+    }
+
     static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes) { return {_mm256_shuffle_epi8(table.v, codes.v)}; }
 
     static SEQMIX_INLINE i32 load_turned(const std::uint8_t* block)

@@ -235,13 +235,13 @@ struct backend<arch::avx512> : without_narrow_products<avx512_lanes::f32, avx512
     {
         const __m512i even_a = _mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8), odd_a = _mm512_srai_epi16(a.v, 8);
         const __m512i even_b = _mm512_srai_epi16(_mm512_slli_epi16(b.v, 8), 8), odd_b = _mm512_srai_epi16(b.v, 8);
-        return acc + i32{_mm512_madd_epi16(even_a, even_b)} + i32{_mm512_madd_epi16(odd_a, odd_b)};
+        return in_order(acc + i32{_mm512_madd_epi16(even_a, even_b)} + i32{_mm512_madd_epi16(odd_a, odd_b)});
     }
 
     static constexpr bool has_short_sums = true;
     static SEQMIX_INLINE i32 dot_short(i32 acc, i32 codes, i32 b)
     {
-        return {_mm512_add_epi16(acc.v, _mm512_maddubs_epi16(codes.v, b.v))};
+        return in_order({_mm512_add_epi16(acc.v, _mm512_maddubs_epi16(codes.v, b.v))});
     }
     static SEQMIX_INLINE i32 sum_short(i32 acc) { return {_mm512_madd_epi16(acc.v, _mm512_set1_epi16(1))}; }
 
@@ -251,6 +251,15 @@ struct backend<arch::avx512> : without_narrow_products<avx512_lanes::f32, avx512
         return {_mm512_maskz_broadcast_i32x4(avx512_lanes::every, _mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)))};
     }
     static SEQMIX_INLINE byte_table tables_of(const std::uint8_t* entries) { return {_mm512_loadu_si512(entries)}; }
+    /// A sum as it is. GCC would add the products of many steps as a tree, and keep all of them in memory for it.
+    static SEQMIX_INLINE i32 in_order(i32 sum)
+    {
+#if defined(__GNUC__) && !defined(__clang__)
+        __asm__("" : "+v"(sum.v));
+#endif
+        return sum;
+    }
+
     static SEQMIX_INLINE i32 lookup(byte_table table, i32 codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
 
     static SEQMIX_INLINE i32 load_turned(const std::uint8_t* block)
