@@ -235,13 +235,14 @@ TEST_CASE("quant: tables of GGUF blocks, of one row as of many, on any number of
     check(gguf::iq4_nl{}, 0, 0.016);
 }
 
-TEST_CASE("quant: what has no tables is refused")
+TEST_CASE("quant: what has no tables is refused, and nobody is told that it pays")
 {
     std::vector<unsigned char> bytes(static_cast<std::size_t>(gguf::stored_bytes<gguf::q8_0>(16, 256)) + static_cast<std::size_t>(gguf::stored_bytes<gguf::q2_k>(16, 256)));
     std::vector<float> x(256), out(16, 5.0f);
     const auto multiply = [&](auto format) {
         using F = decltype(format);
         const auto packed = quant::pack(gguf::matrix<F>(bytes.data(), gguf::stored_bytes<F>(16, 256), 16, 256));
+        CHECK_FALSE(quant::tables_pay<test_arch>(packed, 1));
         quant::matmul<test_arch>(as_const(x, 1, index{256}), packed, sm::view<float, 2>(out.data(), {1, 16}), {.compute = quant::compute::tables});
     };
     CHECK_THROWS_AS(multiply(gguf::q8_0{}), std::invalid_argument);

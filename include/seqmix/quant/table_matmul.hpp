@@ -85,5 +85,13 @@ void multiply_by_tables(const activation_tables<F>& x, const depth_cut& cut, ind
     }
 }
 
+/// Whether `rows` rows of x are multiplied faster by tables than as bytes, by what bench/ measured: one row, on x86 without dot
+/// products of bytes. Elsewhere either they lose or nobody has measured.
+template <class Arch, format F>
+constexpr bool tables_pay(const packed_matrix<F>& w, index rows)
+{
+    return tabulated<F> && simd::backend<Arch>::has_short_sums && rows == 1 && (w.layout().group % packed_layout<F>::chunk == 0 || w.layout().groups <= 1);
+}
+
 } // namespace quant
 SEQMIX_NAMESPACE_END
