@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 // How small numbers stand in bytes.
 
@@ -17,13 +18,18 @@ namespace quant {
 template <int bits, index width>
 void unpack_fields(const std::byte* from, index bytes, std::uint8_t* codes, int at = 0)
 {
-    constexpr unsigned mask = (1u << bits) - 1u;
-    for (index run = 0; run < bytes; run += width) {
-        std::uint8_t together[width]; // of which compilers know that codes are elsewhere
-        std::memcpy(together, from + run, width);
-        for (int field = 0; field < 8 / bits; ++field, codes += width) {
-            for (index b = 0; b < width; ++b) {
-                codes[b] = static_cast<std::uint8_t>(codes[b] | (static_cast<unsigned>(together[b]) >> (bits * field) & mask) << at);
+    using word = std::conditional_t<width % 8 == 0, std::uint64_t, std::uint8_t>; // as many bytes as are taken at once
+    constexpr index step = sizeof(word);
+    constexpr auto mask = static_cast<word>(0x0101010101010101u * ((1u << bits) - 1u));
+    for (index run = 0; run < bytes; run += width, codes += 8 / bits * width) {
+        for (index b = 0; b < width; b += step) {
+            word together, code;
+            std::memcpy(&together, from + run + b, step);
+            for (int field = 0; field < 8 / bits; ++field) {
+                std::uint8_t* const to = codes + field * width + b;
+                std::memcpy(&code, to, step);
+                code = static_cast<word>(code | (together >> (bits * field) & mask) << at);
+                std::memcpy(to, &code, step);
             }
         }
     }

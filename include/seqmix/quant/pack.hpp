@@ -46,75 +46,86 @@ class panel_scales {
 public:
     /// Given a `check`, refuses the first scale that is not finite.
     panel_scales(const layout& of, std::byte* panel, index first_row, const checker* check)
-        : layout_(of), panel_(panel), first_row_(first_row), check_(check)
+        : scales_(panel + of.scales_at()), mins_(panel + of.mins_at()), sub_scales_(panel + of.sub_scales_at()),
+          sub_mins_(panel + of.sub_mins_at()), zeros_(panel + of.zeros_at()), first_row_(first_row), check_(check)
     {
-        std::memset(panel + of.scales_at(), 0, static_cast<std::size_t>(of.panel_bytes() - of.scales_at()));
+        std::memset(scales_, 0, static_cast<std::size_t>(of.panel_bytes() - of.scales_at()));
     }
 
     bool all_finite() const { return all_finite_; }
 
-    void put_scale(index row, index at, scale s) { put_finite("scale", layout_.scales_at(), row, at, s); }
-    void put_min(index row, index at, scale s) { put_finite("minimum", layout_.mins_at(), row, at, s); }
-    void put_sub_scale(index row, index group, std::int8_t s) { put(layout_.sub_scales_at(), row, group, s); }
-    void put_sub_min(index row, index group, std::uint8_t s) { put(layout_.sub_mins_at(), row, group, s); }
-    void put_zero(index row, index group, std::int8_t s) { put(layout_.zeros_at(), row, group, s); }
+    void put_scale(index row, index at, scale s) { put_finite("scale", scales_, row, at, s); }
+    void put_min(index row, index at, scale s) { put_finite("minimum", mins_, row, at, s); }
+    void put_sub_scale(index row, index group, std::int8_t s) { put(sub_scales_, row, group, s); }
+    void put_sub_min(index row, index group, std::uint8_t s) { put(sub_mins_, row, group, s); }
+    void put_zero(index row, index group, std::int8_t s) { put(zeros_, row, group, s); }
 
 private:
     template <class T>
-    void put(index base, index row, index at, T value) const
+    static void put(std::byte* numbers, index row, index at, T value)
     {
-        std::memcpy(panel_ + base + (at * layout::panel_rows + row) * static_cast<index>(sizeof(T)), &value, sizeof(T));
+        std::memcpy(numbers + (at * layout::panel_rows + row) * static_cast<index>(sizeof(T)), &value, sizeof(T));
     }
-    void put_finite(const char* what, index base, index row, index at, scale s)
+    void put_finite(const char* what, std::byte* numbers, index row, index at, scale s)
     {
         const float number = static_cast<float>(s);
         if (!std::isfinite(number)) [[unlikely]] {
             all_finite_ = false;
             if (check_ != nullptr) {
-                check_->require(false, "the ", what, " of row ", first_row_ + row, F::two_levels ? ", block " : ", group ", at, " is ",
+                check_->require(false, what, " of row ", first_row_ + row, F::two_levels ? ", block " : ", group ", at, " is ",
                                 static_cast<double>(number), ", but must be finite unless any_scales is set");
             }
         }
-        put(base, row, at, widened(s));
+        put(numbers, row, at, widened(s));
     }
 
-    const layout& layout_;
-    std::byte* panel_;
+    std::byte *scales_, *mins_, *sub_scales_, *sub_mins_, *zeros_;
     index first_row_;
     const checker* check_;
     bool all_finite_ = true;
 };
+
+template <block_format F>
+void pack_scales(const stored_block<F>& from, index row, index block, panel_scales<F>& to)
+{
+    constexpr bool has_min = packed_layout<F>::has_min;
+    if constexpr (F::two_levels) {
+        to.put_scale(row, block, from.scale);
+        if constexpr (has_min) { to.put_min(row, block, from.min); }
+    }
+    constexpr index groups = F::block / F::group;
+    for (index g = 0; g < groups; ++g) {
+        const index at = block * groups + g;
+        if constexpr (F::two_levels) {
+            to.put_sub_scale(row, at, from.sub_scales[g]);
+            if constexpr (has_min) { to.put_sub_min(row, at, from.sub_mins[g]); }
+        } else {
+            to.put_scale(row, at, from.scales[g]);
+            if constexpr (has_min) { to.put_min(row, at, from.mins[g]); }
+        }
+    }
+}
 
 template <block_source S>
 void pack_panel(const S& source, const packed_layout<typename S::format>& layout, std::byte* panel, index first_row,
                 panel_scales<typename S::format>& scales)
 {
     using F = typename S::format;
-    constexpr index groups = F::block / F::group, together = F::block % layout.chunk == 0 ? 1 : 2; // blocks that fill whole chunks
+    constexpr index together = F::block % layout.chunk == 0 ? 1 : 2; // blocks that fill whole chunks
     const index rows = smaller(layout.panel_rows, layout.rows - first_row);
     code_tile<F, together * F::block> tile;
-    stored_block<F> unpacked;
+    stored_block<F> unpacked[layout.panel_rows];
     for (index first = 0; first < source.blocks(); first += together) {
         const index blocks = smaller(together, source.blocks() - first);
         if (blocks < together) { tile.clear(); }
-        for (index row = 0; row < rows; ++row) {
-            for (index block = first; block < first + blocks; ++block) {
-                source.read(first_row + row, block, unpacked);
+        for (index block = first; block < first + blocks; ++block) {
+            // All rows are read before any of them is copied: bytes that were just written in smaller pieces are slow to load.
+            for (index row = 0; row < rows; ++row) { source.read(first_row + row, block, unpacked[row]); }
+            for (index row = 0; row < rows; ++row) {
                 std::uint8_t* const codes = tile.row(row) + (block - first) * F::block;
-                std::memcpy(codes, unpacked.codes, F::block);
+                std::memcpy(codes, unpacked[row].codes, F::block);
                 to_stored<F>(codes, F::block);
-                if constexpr (F::two_levels) { scales.put_scale(row, block, unpacked.scale); }
-                if constexpr (F::two_levels && layout.has_min) { scales.put_min(row, block, unpacked.min); }
-                for (index g = 0; g < groups; ++g) {
-                    const index at = block * groups + g;
-                    if constexpr (F::two_levels) {
-                        scales.put_sub_scale(row, at, unpacked.sub_scales[g]);
-                        if constexpr (layout.has_min) { scales.put_sub_min(row, at, unpacked.sub_mins[g]); }
-                    } else {
-                        scales.put_scale(row, at, unpacked.scales[g]);
-                        if constexpr (layout.has_min) { scales.put_min(row, at, unpacked.mins[g]); }
-                    }
-                }
+                pack_scales<F>(unpacked[row], row, block, scales);
             }
         }
         const index chunk = first * F::block / layout.chunk;
@@ -133,11 +144,8 @@ void pack_panel(const S& source, const packed_layout<typename S::format>& layout
     for (index begin = 0; begin < layout.depth(); begin += positions) {
         const index end = smaller(begin + positions, layout.depth());
         const auto read = [&](index position, index stored_position, index count) {
-            for (index row = 0; row < rows; ++row) {
-                std::uint8_t* const codes = tile.row(row) + position - begin;
-                source.codes(first_row + row, stored_position, count, codes);
-                to_stored<F>(codes, count);
-            }
+            for (index row = 0; row < rows; ++row) { source.codes(first_row + row, stored_position, count, tile.row(row) + position - begin); }
+            for (index row = 0; row < rows; ++row) { to_stored<F>(tile.row(row) + position - begin, count); }
         };
         tile.clear();
         if (layout.permuted) {
