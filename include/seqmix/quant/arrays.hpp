@@ -107,14 +107,11 @@ public:
     void codes(index row, index position, index count, std::uint8_t* to) const
     {
         const auto* const from = reinterpret_cast<const std::byte*>(codes_.data() + row * codes_.stride(0));
-        if (F::bits == 8) {
-            if (count > 0) { std::memcpy(to, from + position, static_cast<std::size_t>(count)); }
-            return;
-        }
-        constexpr unsigned mask = (1u << F::bits) - 1u;
-        for (index i = 0; i < count; ++i) {
-            const std::uint8_t code = code_in_stream(from, shape_.stored_bits, position + i);
-            to[i] = static_cast<std::uint8_t>(code & mask);
+        if (shape_.stored_bits == 8) {
+            constexpr unsigned mask = (1u << F::bits) - 1u;
+            for (index i = 0; i < count; ++i) { to[i] = static_cast<std::uint8_t>(std::to_integer<unsigned>(from[position + i]) & mask); }
+        } else if constexpr (F::bits < 8) {
+            unpack_stream<F::bits>(from, position, count, to);
         }
     }
 

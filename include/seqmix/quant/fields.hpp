@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 // How small numbers stand in bytes.
 
@@ -17,13 +18,18 @@ namespace quant {
 template <int bits, index width>
 void unpack_fields(const std::byte* from, index bytes, std::uint8_t* codes, int at = 0)
 {
-    constexpr unsigned mask = (1u << bits) - 1u;
-    for (index run = 0; run < bytes; run += width) {
-        for (int field = 0; field < 8 / bits; ++field) {
-            for (index b = 0; b < width; ++b) {
-                const unsigned number = std::to_integer<unsigned>(from[run + b]) >> (bits * field) & mask;
-                *codes = static_cast<std::uint8_t>(*codes | number << at);
-                ++codes;
+    using word = std::conditional_t<width % 8 == 0, std::uint64_t, std::uint8_t>; // as many bytes as are taken at once
+    constexpr index step = sizeof(word);
+    constexpr auto mask = static_cast<word>(0x0101010101010101u * ((1u << bits) - 1u));
+    for (index run = 0; run < bytes; run += width, codes += 8 / bits * width) {
+        for (index b = 0; b < width; b += step) {
+            word together, code;
+            std::memcpy(&together, from + run + b, step);
+            for (int field = 0; field < 8 / bits; ++field) {
+                std::uint8_t* const to = codes + field * width + b;
+                std::memcpy(&code, to, step);
+                code = static_cast<word>(code | (together >> (bits * field) & mask) << at);
+                std::memcpy(to, &code, step);
             }
         }
     }
@@ -56,7 +62,28 @@ inline std::uint8_t code_in_stream(const std::byte* from, int bits, index at)
     return static_cast<std::uint8_t>(found & ((1u << bits) - 1u));
 }
 
-/// The inverse; other bits stay.
+/// Codes `at` to at + count - 1 of a stream, of fewer than 8 bits: eight at once where they begin with a byte.
+template <int bits>
+void unpack_stream(const std::byte* from, index at, index count, std::uint8_t* to)
+{
+    static_assert(bits < 8);
+    index i = 0;
+    for (; i < count && (at + i) % 8 != 0; ++i) { to[i] = code_in_stream(from, bits, at + i); }
+    for (; i + 8 <= count; i += 8) {
+        // Eight codes beside each other become two words of four, then four of two, then bytes.
+        std::uint64_t codes = 0;
+        std::memcpy(&codes, from + (at + i) / 8 * bits, bits);
+        constexpr std::uint64_t four = (std::uint64_t{1} << 4 * bits) - 1, two = ((1u << 2 * bits) - 1u) * 0x100000001u,
+                                one = ((1u << bits) - 1u) * 0x1000100010001u;
+        codes = (codes & four) | (codes >> 4 * bits & four) << 32;
+        codes = (codes & two) | (codes >> 2 * bits & two) << 16;
+        codes = (codes & one) | (codes >> bits & one) << 8;
+        std::memcpy(to + i, &codes, 8);
+    }
+    for (; i < count; ++i) { to[i] = code_in_stream(from, bits, at + i); }
+}
+
+/// The inverse of code_in_stream; other bits stay.
 inline void put_code_in_stream(std::uint8_t code, int bits, index at, std::byte* to)
 {
     for (int bit = 0; bit < bits; ++bit) {

@@ -40,15 +40,23 @@ struct lane_code {
     /// What a packed matrix holds, and of how many bits.
     static constexpr int stored_bits = has_gaps && !looked_up ? 8 : F::bits;
     static constexpr std::uint8_t stored(std::uint8_t code) { return looked_up ? code : of(code); }
-    /// The inverse of `stored`. Two zeros of different signs come back as the positive one where codes are looked up by nobody.
-    static constexpr std::uint8_t unstored(std::uint8_t code)
-    {
-        if (looked_up || !F::integer_codes) { return code; }
-        for (int c = 0; c < count; ++c) {
-            if (of(c) == code) { return static_cast<std::uint8_t>(c); }
-        }
-        return 0;
-    }
+    struct bytes {
+        std::uint8_t byte[256];
+    };
+    /// `stored` of every code.
+    static constexpr bytes all_stored = [] {
+        bytes t{};
+        for (int code = 0; code < count; ++code) { t.byte[code] = stored(static_cast<std::uint8_t>(code)); }
+        return t;
+    }();
+    /// The inverse; 0 of what stands for no code. Two zeros of different signs come back as the positive one where codes are looked up by
+    /// nobody.
+    static constexpr bytes all_unstored = [] {
+        bytes t{};
+        for (int code = count - 1; code >= 0; --code) { t.byte[all_stored.byte[code]] = static_cast<std::uint8_t>(code); }
+        return t;
+    }();
+    static constexpr std::uint8_t unstored(std::uint8_t code) { return all_unstored.byte[code]; }
 
     struct entries {
         std::uint8_t byte[16];
