@@ -3,15 +3,16 @@
 
 #include <seqmix/quant/packed.hpp>
 
-// Codes on their way into a panel: as bytes of 16 rows, then in planes, many at once. What is where says packed_layout::for_each_field.
+// Codes on their way into a panel: as bytes of 16 rows, then in planes, many at once. packed_layout::for_each_field says what is
+// where.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
 
 namespace detail {
 
-/// What a packed matrix holds for codes of the file, in place. In most formats that differs in some bits, for all codes the same ones:
-/// two's complement counts upwards once its sign is flipped.
+/// What a packed matrix holds for codes of the file, in place. In most formats that differs in some bits, for all codes the same
+/// ones: two's complement counts upwards once its sign is flipped.
 template <format F>
 void to_stored(std::uint8_t* codes, index count)
 {
@@ -65,7 +66,9 @@ private:
     {
         if constexpr (layout::turned) {
             for (int position = 0; position < 4; ++position) {
-                for (index row = 0; row < rows; ++row) { to[position * rows + row] = static_cast<std::byte>(bytes[row] >> (8 * position)); }
+                for (index row = 0; row < rows; ++row) {
+                    to[position * rows + row] = static_cast<std::byte>(bytes[row] >> (8 * position));
+                }
             }
         } else {
             std::memcpy(to, bytes, sizeof bytes);
@@ -90,7 +93,8 @@ public:
         for (index chunk = 0; chunk < chunks; ++chunk) {
             chunk_words<F> words;
             for (index r = 0; r < layout::panel_rows; ++r) {
-                for (index w = 0; w < words.count; ++w) { std::memcpy(&words.word[w][r], codes_[r] + chunk * layout::chunk + 4 * w, 4); }
+                const std::uint8_t* const codes = codes_[r] + chunk * layout::chunk;
+                for (index w = 0; w < words.count; ++w) { std::memcpy(&words.word[w][r], codes + 4 * w, 4); }
             }
             words.template write_planes<8, 0>(to + chunk * layout::chunk_bytes);
         }

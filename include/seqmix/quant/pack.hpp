@@ -111,10 +111,11 @@ void pack_panel(const S& source, const packed_layout<typename S::format>& layout
                 panel_scales<typename S::format>& scales)
 {
     using F = typename S::format;
-    constexpr index together = F::block % layout.chunk == 0 ? 1 : 2; // blocks that fill whole chunks
+    using where = packed_layout<F>;
+    constexpr index together = F::block % where::chunk == 0 ? 1 : 2; // blocks that fill whole chunks
     const index rows = smaller(layout.panel_rows, layout.rows - first_row);
     code_tile<F, together * F::block> tile;
-    stored_block<F> unpacked[layout.panel_rows];
+    stored_block<F> unpacked[where::panel_rows];
     for (index first = 0; first < source.blocks(); first += together) {
         const index blocks = smaller(together, source.blocks() - first);
         if (blocks < together) { tile.clear(); }
@@ -144,8 +145,9 @@ void pack_panel(const S& source, const packed_layout<typename S::format>& layout
     for (index begin = 0; begin < layout.depth(); begin += positions) {
         const index end = smaller(begin + positions, layout.depth());
         const auto read = [&](index position, index stored_position, index count) {
-            for (index row = 0; row < rows; ++row) { source.codes(first_row + row, stored_position, count, tile.row(row) + position - begin); }
-            for (index row = 0; row < rows; ++row) { to_stored<F>(tile.row(row) + position - begin, count); }
+            const index at = position - begin;
+            for (index row = 0; row < rows; ++row) { source.codes(first_row + row, stored_position, count, tile.row(row) + at); }
+            for (index row = 0; row < rows; ++row) { to_stored<F>(tile.row(row) + at, count); }
         };
         tile.clear();
         if (layout.permuted) {
@@ -164,7 +166,7 @@ void pack_panel(const S& source, const packed_layout<typename S::format>& layout
         for (index row = 0; row < rows; ++row) {
             const group_parameters<F> shared = source.parameters(first_row + row, g);
             scales.put_scale(row, g, shared.scale);
-            if constexpr (layout.has_zero) { scales.put_zero(row, g, static_cast<std::int8_t>(shared.zero)); }
+            if constexpr (packed_layout<F>::has_zero) { scales.put_zero(row, g, static_cast<std::int8_t>(shared.zero)); }
         }
     }
 }
@@ -179,7 +181,8 @@ void write_order(const S& source, packed_matrix<typename S::format>& packed)
     for (index p = 0; p < layout.depth(); ++p) { order[p] = -1; }
     for (index g = 0; g < layout.groups; ++g) {
         for (index p = source.first(g); p < source.first(g + 1); ++p) {
-            order[g * layout.group + p - source.first(g)] = source.order() != nullptr ? source.order()[p] : static_cast<std::int32_t>(p);
+            const std::int32_t column = source.order() != nullptr ? source.order()[p] : static_cast<std::int32_t>(p);
+            order[g * layout.group + p - source.first(g)] = column;
         }
     }
 }
@@ -200,7 +203,8 @@ index packed_bytes(const S& source)
 /// infinite or NaN as its type converts to float: what the memory holds is then unspecified. Scales of 0 and subnormal ones are scales
 /// as any other; so are those of groups without columns, which are not packed.
 template <source S>
-packed_matrix<typename S::format> pack(const S& source, workspace memory = {}, const pack_options& opt = {}, const context_ref& ctx = {})
+packed_matrix<typename S::format> pack(const S& source, workspace memory = {}, const pack_options& opt = {},
+                                       const context_ref& ctx = {})
 {
     using F = typename S::format;
     const checker check("quant::pack");
