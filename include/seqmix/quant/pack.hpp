@@ -93,7 +93,8 @@ void pack_row(const S& source, index row, const row_writer<typename S::format>& 
         const index first = source.first(group), end = source.first(group + 1);
         if (first == end) { continue; }
         const group_parameters<F> shared = source.parameters(row, group);
-        to.put_scale(group, shared.scale);
+        to.put_scale(row_scaled<F> ? 0 : group, shared.scale);
+        if constexpr (row_scaled<F>) { to.put_sub_scale(group, static_cast<std::int8_t>(shared.group_scale)); }
         if constexpr (packed_layout<F>::has_zero) { to.put_zero(group, static_cast<std::int8_t>(shared.zero)); }
         for (index from = first; from < end; from += piece) {
             const index count = smaller(piece, end - from);
