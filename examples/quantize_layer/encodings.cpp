@@ -162,11 +162,11 @@ std::vector<encoding> encode_all(const layer& l)
         quant::encode_clipped<int4>(w, codes, scales, to, {.importance = {mean_squares.data(), {l.columns}}});
     });
     const quant::clip_options searched, searched_by_x{.importance = {mean_squares.data(), {l.columns}}};
-    all.push_back(in_two_levels("two-level g32, nearest", w, 32, nullptr));
-    all.push_back(in_two_levels("two-level g128, nearest", w, group, nullptr));
-    all.push_back(in_two_levels("two-level g128, clipped", w, group, &searched));
-    all.push_back(in_two_levels("two-level g128, clipped by x^2", w, group, &searched_by_x));
-    all.push_back(in_two_levels("two-level g32, clipped by x^2", w, 32, &searched_by_x));
+    all.push_back(in_two_levels("2-level g32, nearest", w, 32, nullptr));
+    all.push_back(in_two_levels("2-level g128, nearest", w, group, nullptr));
+    all.push_back(in_two_levels("2-level g128, clipped", w, group, &searched));
+    all.push_back(in_two_levels("2-level g128, clipped by x^2", w, group, &searched_by_x));
+    all.push_back(in_two_levels("2-level g32, clipped by x^2", w, 32, &searched_by_x));
     in_int4("int4 g128, GPTQ", [&](encoding&, auto codes, auto scales, const auto& to) { quant::encode_gptq<int4>(w, hessian, codes, scales, to); });
     in_int4("int4 g128, GPTQ act-order", [&](encoding& e, auto codes, auto scales, const auto& to) {
         e.order.resize(channels);
