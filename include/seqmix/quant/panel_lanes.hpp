@@ -207,7 +207,7 @@ class product_codes {
 
 public:
     SEQMIX_INLINE product_codes(const lanes_of& panel, index group, index position)
-        : panel_(panel), group_(group), next_half_(position), next_group_(position)
+        : panel_(panel), size_(group), group_(position > 0 ? position / group : 0), next_half_(position), next_group_(position)
     {
     }
 
@@ -238,14 +238,14 @@ private:
     /// group scale · (code - zero) + 128.
     SEQMIX_INLINE void look_up()
     {
-        const index group = next_group_ / group_;
-        next_group_ = (group + 1) * group_;
-        scale_ = panel_.group_scale(group);
-        rest_ = (i32::broadcast(lane_code<F>::product_zero) - scale_ * i32::broadcast(lane_code<F>::zero)) * i32::broadcast(0x01010101);
+        constexpr auto zero_of = [](int code) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(code) * 0x01010101u); };
+        scale_ = panel_.group_scale(group_++);
+        next_group_ = group_ * size_;
+        rest_ = i32::broadcast(zero_of(lane_code<F>::product_zero)) - scale_ * i32::broadcast(zero_of(lane_code<F>::zero));
     }
 
     const lanes_of& panel_;
-    index group_, next_half_, next_group_; ///< positions
+    index size_, group_, next_half_, next_group_; ///< of groups in positions; the next group; positions
     where_scaled<i32> scale_{}, rest_{};
 };
 
