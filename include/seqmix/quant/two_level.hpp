@@ -4,8 +4,7 @@
 #include <seqmix/quant/arrays.hpp>
 #include <seqmix/quant/integer.hpp>
 
-// Integers of four bits with two levels of scales that become integers of eight bits while they are unpacked (DGQ: Zhang et al. 2023,
-// section 3.1).
+// Integers of four bits with two levels of scales that become integers of eight bits while they are unpacked (DGQ: Zhang et al. 2023).
 
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
@@ -19,7 +18,7 @@ struct two_level_int4 : signed_integer<4, Scale, false> {
     static constexpr int most_group_scale = 16;
 };
 
-/// Of what arrays of two levels share scales.
+/// What the arrays of a matrix with two levels of scales do not say themselves.
 struct two_level_options {
     index group = 128;  ///< columns that share a group scale
     index columns = -1; ///< unless given, two a byte of codes
