@@ -17,7 +17,7 @@ namespace quant = seqmix::quant;
 using seqmix::index;
 using seqmix::view;
 
-enum class stored { int8, int4_g128, q4_0, q4_k, q8_0, fp8, mxfp4, ternary };
+enum class stored { int8, int4_g128, int4_dgq, q4_0, q4_k, q8_0, fp8, mxfp4, ternary };
 
 struct quant_problem {
     index m, n, k;
@@ -84,12 +84,24 @@ call arrays_call(const quant_problem& p, void* const* data, index size, index by
                               view<const Scale, 2>(scales.data(), {p.n, p.k / size}), {.tile = quant::per_group(size)}));
 }
 
+/// Two levels of scales, groups of 128.
+call two_level_call(const quant_problem& p, void* const* data)
+{
+    const std::vector<float> scales(static_cast<std::size_t>(p.n), 0.001f);
+    std::vector<std::uint8_t> group_scales(static_cast<std::size_t>(p.n * (p.k / 128)));
+    for (std::size_t i = 0; i < group_scales.size(); ++i) { group_scales[i] = static_cast<std::uint8_t>(8 + i % 9); }
+    return packed_call(p, data,
+                       quant::two_level_matrix<float>({static_cast<const std::uint8_t*>(data[1]), {p.n, p.k / 2}},
+                                                      {group_scales.data(), {p.n, p.k / 128}}, {scales.data(), {p.n, index{1}}}));
+}
+
 call make(const void* problem, void* const* data)
 {
     const auto& p = *static_cast<const quant_problem*>(problem);
     switch (p.format) {
     case stored::int8: return arrays_call<quant::int8_matrix<float>>(p, data, p.k, p.k, 0.01f);
     case stored::int4_g128: return arrays_call<quant::int4_matrix<seqmix::f16>>(p, data, 128, p.k / 2, seqmix::f16(0.01f));
+    case stored::int4_dgq: return two_level_call(p, data);
     case stored::q4_0: return blocks_call<quant::gguf::q4_0>(p, data);
     case stored::q4_k: return blocks_call<quant::gguf::q4_k>(p, data);
     case stored::q8_0: return blocks_call<quant::gguf::q8_0>(p, data);
@@ -125,6 +137,7 @@ constexpr quant_problem one_int4 = few(1, stored::int4_g128, 60);
 constexpr one_case cases[] = {
     {"w8a8", "512 x 4096 x 4096, scales of channels and rows", many(stored::int8)},
     {"int4_g128_a8", "512 x 4096 x 4096", many(stored::int4_g128), limit::int8, 0, nullptr, spread_over::vectors},
+    {"int4_dgq_a8", "the same, two levels of scales, groups of 128", many(stored::int4_dgq)},
     {"q4_k_a8", "the same", many(stored::q4_k)},
     {"q4_0_a8", "the same", many(stored::q4_0)},
     {"q8_0_a8", "the same", many(stored::q8_0)},
@@ -133,6 +146,7 @@ constexpr one_case cases[] = {
     {"int4_g128_f32", "the same", many(stored::int4_g128, quant::compute::floats), limit::f32},
     {"int8_one_row", "1 x 4096 x 4096, 32 matrices: 512 MB", few(1, stored::int8, 32), limit::read, 8},
     {"int4_one_row", "1 x 4096 x 4096, 60 matrices: 512 MB", one_int4, limit::read, 4.125, nullptr, spread_over::vectors},
+    {"int4_dgq_one_row", "the same, two levels of scales", few(1, stored::int4_dgq, 60), limit::read, 4.07, nullptr, spread_over::vectors},
     {"q4_k_one_row", "the same", few(1, stored::q4_k, 60), limit::read, 4.625},
     {"ternary_one_row", "1 x 4096 x 4096, 120 matrices: 512 MB", few(1, stored::ternary, 120, quant::compute::tables), limit::read, 2, nullptr,
      spread_over::vectors},

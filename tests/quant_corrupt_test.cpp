@@ -121,6 +121,13 @@ TEST_CASE("quant: packed arrays of any bytes")
     check_arrays<quant::microscaling<sm::fp6_e2m3>>(32);
 }
 
+TEST_CASE("quant: packed codes with two levels of scales, of any bytes")
+{
+    const std::vector<std::uint8_t> codes(19 * 48, 0x5a), group_scales(19 * 3, 9);
+    const std::vector<float> scales(19, 0.01f);
+    check_corrupt(quant::two_level_matrix<>(matrix(codes, 48), matrix(group_scales, 3), matrix(scales, 1), {.group = 32}));
+}
+
 TEST_CASE("quant: packed columns in an order of any bytes")
 {
     random_source random(3);

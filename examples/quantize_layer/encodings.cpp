@@ -4,6 +4,7 @@
 #include <seqmix/quant/channel_scales.hpp>
 #include <seqmix/quant/encode_clipped.hpp>
 #include <seqmix/quant/encode_gptq.hpp>
+#include <seqmix/quant/encode_two_level.hpp>
 #include <seqmix/quant/float8.hpp>
 #include <seqmix/quant/integer.hpp>
 #include <seqmix/quant/permuted.hpp>
@@ -65,6 +66,30 @@ encoding nearest(const char* name, format kind, const weights_view& w, index gro
                         [&](encoding&, auto codes, auto scales, const auto& to) { quant::encode<F>(w, codes, scales, to); });
 }
 
+/// By the search of encode_clipped where `clip` is given.
+encoding in_two_levels(const char* name, const weights_view& w, index group_columns, const quant::clip_options* clip)
+{
+    using two_levels = quant::two_level_int4<float>;
+    const index rows = w.extent(0), columns = w.extent(1), groups = (columns + group_columns - 1) / group_columns;
+    encoding e;
+    e.name = name, e.kind = format::two_level, e.group = group_columns;
+    e.codes.resize(static_cast<std::size_t>(rows * ((columns + 1) / 2)));
+    e.zeros.resize(static_cast<std::size_t>(rows * groups));
+    e.scales.resize(static_cast<std::size_t>(rows));
+    const auto codes = codes_of<two_levels>(e, rows);
+    const sm::view<std::uint8_t, 2> group_scales(e.zeros.data(), {rows, groups});
+    const sm::view<float, 2> scales(e.scales.data(), {rows, index{1}});
+    const quant::two_level_options options{.group = group_columns, .columns = columns};
+    if (clip != nullptr) {
+        quant::encode_clipped<two_levels>(w, codes, group_scales, scales, options, *clip);
+    } else {
+        quant::encode<two_levels>(w, codes, group_scales, scales, options);
+    }
+    e.decoded.resize(static_cast<std::size_t>(rows * columns));
+    quant::decode(quant::two_level_matrix<float>(codes, group_scales, scales, options), sm::view<float, 2>(e.decoded.data(), {rows, columns}));
+    return e;
+}
+
 template <class F>
 void add_blocks(std::vector<encoding>& all, const char* name, format kind, const weights_view& w)
 {
@@ -120,10 +145,12 @@ std::vector<encoding> encode_all(const layer& l)
     all.push_back(nearest<quant::float8<sm::fp8_e4m3, float>>("fp8 E4M3 a channel", format::fp8, w, l.columns));
     add_blocks<gguf::q8_0>(all, "q8_0", format::q8_0, w);
     add_blocks<gguf::q6_k>(all, "q6_K", format::q6_k, w);
+    add_blocks<gguf::q4_0>(all, "q4_0", format::q4_0, w);
     add_blocks<gguf::q4_k>(all, "q4_K", format::q4_k, w);
     add_blocks<gguf::mxfp4>(all, "mxfp4", format::mxfp4, w);
 
     all.push_back(nearest<uint4>("uint4 g128, min-max", format::uint4, w, group));
+    all.push_back(nearest<int4>("int4 g32, nearest", format::int4, w, 32));
     all.push_back(nearest<int4>("int4 g128, nearest", format::int4, w, group));
     const auto in_int4 = [&](const char* name, const auto& write) {
         all.push_back(in_arrays<int4>(name, format::int4, l.rows, l.columns, group, write));
@@ -134,6 +161,12 @@ std::vector<encoding> encode_all(const layer& l)
     in_int4("int4 g128, clipped by x^2", [&](encoding&, auto codes, auto scales, const auto& to) {
         quant::encode_clipped<int4>(w, codes, scales, to, {.importance = {mean_squares.data(), {l.columns}}});
     });
+    const quant::clip_options searched, searched_by_x{.importance = {mean_squares.data(), {l.columns}}};
+    all.push_back(in_two_levels("2-level g32, nearest", w, 32, nullptr));
+    all.push_back(in_two_levels("2-level g128, nearest", w, group, nullptr));
+    all.push_back(in_two_levels("2-level g128, clipped", w, group, &searched));
+    all.push_back(in_two_levels("2-level g128, clipped by x^2", w, group, &searched_by_x));
+    all.push_back(in_two_levels("2-level g32, clipped by x^2", w, 32, &searched_by_x));
     in_int4("int4 g128, GPTQ", [&](encoding&, auto codes, auto scales, const auto& to) { quant::encode_gptq<int4>(w, hessian, codes, scales, to); });
     in_int4("int4 g128, GPTQ act-order", [&](encoding& e, auto codes, auto scales, const auto& to) {
         e.order.resize(channels);

@@ -12,7 +12,7 @@ struct encoding {
     size group = 0; ///< columns that share a scale, of arrays
     std::vector<unsigned char> codes;
     std::vector<float> scales;
-    std::vector<std::uint8_t> zeros;
+    std::vector<std::uint8_t> zeros; ///< or group scales
     std::vector<std::int32_t> order;
     std::vector<float> channel_scales; ///< by which weights were multiplied and activations are to be divided; empty: none
     std::vector<float> decoded;        ///< [rows, columns], of what is stored

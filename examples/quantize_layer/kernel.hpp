@@ -11,7 +11,7 @@ namespace quantize_layer {
 
 using size = std::ptrdiff_t;
 
-enum class format { int8, fp8, int4, uint4, q8_0, q6_k, q4_k, mxfp4 };
+enum class format { int8, fp8, int4, uint4, two_level, q4_0, q8_0, q6_k, q4_k, mxfp4 };
 
 /// A stored matrix. Blocks have their bytes in `codes` and nothing else.
 struct stored {
@@ -19,7 +19,7 @@ struct stored {
     const void* codes;
     size code_bytes;
     const float* scales;       ///< [rows, ⌈columns / group⌉]
-    const std::uint8_t* zeros; ///< the same; of uint4
+    const std::uint8_t* zeros; ///< the same; of uint4; of two_level group scales, and scales are [rows]
     const std::int32_t* order; ///< [columns]: of GPTQ with act-order; else null
     size group;                ///< columns that share a scale
 };

@@ -94,6 +94,15 @@ void run_arrays(const stored& s, const problem& p, outcome& result)
     run(matrix, p, result);
 }
 
+void run_two_level(const stored& s, const problem& p, outcome& result)
+{
+    const index groups = (p.columns + s.group - 1) / s.group;
+    const auto* const codes = static_cast<const std::uint8_t*>(s.codes);
+    run(quant::two_level_matrix<float>({codes, {p.rows, s.code_bytes / p.rows}}, {s.zeros, {p.rows, groups}}, {s.scales, {p.rows, index{1}}},
+                                       {.group = s.group, .columns = p.columns}),
+        p, result);
+}
+
 template <class F>
 void run_blocks(const stored& s, const problem& p, outcome& result)
 {
@@ -108,6 +117,8 @@ void multiply(const stored& s, const problem& p, outcome& result)
     case format::fp8: return run_arrays<quant::float8<sm::fp8_e4m3, float>>(s, p, result);
     case format::int4: return run_arrays<quant::signed_integer<4, float, false>>(s, p, result);
     case format::uint4: return run_arrays<quant::unsigned_integer<4, float>>(s, p, result);
+    case format::two_level: return run_two_level(s, p, result);
+    case format::q4_0: return run_blocks<gguf::q4_0>(s, p, result);
     case format::q8_0: return run_blocks<gguf::q8_0>(s, p, result);
     case format::q6_k: return run_blocks<gguf::q6_k>(s, p, result);
     case format::q4_k: return run_blocks<gguf::q4_k>(s, p, result);

@@ -9,6 +9,7 @@
 #include <seqmix/quant/encode_blocks.hpp>
 #include <seqmix/quant/encode_clipped.hpp>
 #include <seqmix/quant/encode_gptq.hpp>
+#include <seqmix/quant/encode_two_level.hpp>
 #include <seqmix/quant/experts.hpp>
 #include <seqmix/quant/float8.hpp>
 #include <seqmix/quant/gguf.hpp>
@@ -20,4 +21,5 @@
 #include <seqmix/quant/pack.hpp>
 #include <seqmix/quant/permuted.hpp>
 #include <seqmix/quant/ternary.hpp>
+#include <seqmix/quant/two_level.hpp>
 #include <seqmix/quant/unpack.hpp>

@@ -79,7 +79,7 @@ public:
                  const array_options<F>& options = {})
         : codes_(codes), scales_(scales), zeros_(options.zeros), matrix_scale_(options.matrix_scale)
     {
-        static_assert(sizeof(code_type) == 1);
+        static_assert(sizeof(code_type) == 1 && !row_scaled<F>);
         const checker check("quant::array_matrix");
         shape_.tile = options.tile, shape_.stored_bits = options.stored_bits;
         shape_.check(check, named_operand("codes", codes), named_operand("scales", scales), F::bits, options.columns);

@@ -38,13 +38,12 @@ void decode_row(const S& source, index row, const Take& take)
         const index end = source.first(group + 1);
         if (end == source.first(group)) { continue; }
         const group_parameters<format> shared = source.parameters(row, group);
-        const float scale = static_cast<float>(shared.scale), zero = static_cast<float>(shared.zero);
         for (index from = source.first(group); from < end; from += piece) {
             const index count = smaller(piece, end - from);
             source.codes(row, from, count, codes);
             for (index i = 0; i < count; ++i) {
                 const index column = order != nullptr ? order[from + i] : from + i;
-                take(column, dequantize<format>(codes[i], scale, zero, source.matrix_scale()));
+                take(column, dequantize<format>(codes[i], shared, source.matrix_scale()));
             }
         }
     }

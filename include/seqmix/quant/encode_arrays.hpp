@@ -64,7 +64,7 @@ public:
                    const view<typename F::scale_type, 2>& scales, const encode_options<F>& options)
         : codes_(codes), scales_(scales), zeros_(options.zeros), matrix_scale_(options.matrix_scale), table_(F::value, F::bits)
     {
-        static_assert(F::form != affine::scale_and_min);
+        static_assert(F::form != affine::scale_and_min && !row_scaled<F>);
         check_given(check, weights, "weights");
         shape_.tile = options.tile, shape_.stored_bits = options.stored_bits;
         shape_.check(check, named_operand("codes", codes), named_operand("scales", scales), F::bits, weights.extent(1));
@@ -142,8 +142,7 @@ public:
     }
     double decoded(std::uint8_t code, const group_parameters<F>& shared) const
     {
-        return static_cast<double>(
-            dequantize<F>(code, static_cast<float>(shared.scale), static_cast<float>(shared.zero), matrix_scale_));
+        return static_cast<double>(dequantize<F>(code, shared, matrix_scale_));
     }
 
     void share(const tile_of_weights& tile, const group_parameters<F>& shared) const
@@ -176,7 +175,7 @@ private:
 /// 0, which is met exactly. Bits of the last byte of a row beyond the columns are 0. Refuses what array_matrix refuses, and weights
 /// that are not finite.
 template <format F>
-    requires(F::block == 0)
+    requires(F::block == 0 && !row_scaled<F>)
 void encode(const view<const float, 2>& weights, const view<typename F::code_type, 2>& codes,
             const view<typename F::scale_type, 2>& scales, const encode_options<F>& options = {})
 {

@@ -15,6 +15,25 @@ struct clip_options {
     view<const float, 1> importance{}; ///< [columns], no number negative: what an error of a column counts; not given: 1
 };
 
+namespace detail {
+
+/// `out` are the encoded arrays, which are not where the importance is.
+template <class Encoded>
+void check_clip(const checker& check, const Encoded& out, const clip_options& clip, index columns)
+{
+    check.require(clip.least > 0.0f && clip.least <= 1.0f, "least is ", static_cast<double>(clip.least), ", but must be in (0, 1]");
+    check.require(clip.steps >= 0, "steps is negative: ", clip.steps);
+    if (!clip.importance) { return; }
+    check_extent(check, clip.importance, "importance", 0, "length", columns, "weights' number of columns");
+    out.check_apart_from(check, clip.importance, "importance");
+    for (index column = 0; column < columns; ++column) {
+        check.require(std::isfinite(clip.importance(column)) && clip.importance(column) >= 0.0f, "importance has ",
+                      static_cast<double>(clip.importance(column)), " at column ", column);
+    }
+}
+
+} // namespace detail
+
 /// As `encode`, with scales for `ratio` times the extent of a tile: of the ratios that are tried the one whose codes err least,
 ///
 ///     Σ importance[column] (decoded - weight)²  over the tile,
@@ -24,23 +43,13 @@ struct clip_options {
 /// times as much. Refuses what encode refuses, a `least` outside (0, 1], negative steps, importance of another length, negative or
 /// not finite. (The search of OMSE, Choukroun et al. 2019, section 3.1, and of AWQ's clipping, Lin et al. 2023.)
 template <format F>
-    requires(F::block == 0)
+    requires(F::block == 0 && !row_scaled<F>)
 void encode_clipped(const view<const float, 2>& weights, const view<typename F::code_type, 2>& codes,
                     const view<typename F::scale_type, 2>& scales, const encode_options<F>& options = {}, const clip_options& clip = {})
 {
     const checker check("quant::encode_clipped");
     const detail::encoded_arrays<F> out(check, weights, codes, scales, options);
-    check.require(clip.least > 0.0f && clip.least <= 1.0f, "least is ", static_cast<double>(clip.least), ", but must be in (0, 1]");
-    check.require(clip.steps >= 0, "steps is negative: ", clip.steps);
-    if (clip.importance) {
-        check_extent(check, clip.importance, "importance", 0, "length", weights.extent(1), "weights' number of columns");
-        out.check_apart_from(check, clip.importance, "importance");
-        for (index column = 0; column < weights.extent(1); ++column) {
-            check.require(std::isfinite(clip.importance(column)) && clip.importance(column) >= 0.0f, "importance has ",
-                          static_cast<double>(clip.importance(column)), " at column ", column);
-        }
-    }
-
+    detail::check_clip(check, out, clip, weights.extent(1));
     out.clear();
     out.each_tile(0, out.rows(), [&](const detail::tile_of_weights& tile) {
         detail::extent_of_group extent;

@@ -22,6 +22,7 @@ struct affine_lanes {
         if constexpr (F::form == affine::scale_and_min) { other = w.min(group); }
         if constexpr (F::form == affine::scale_and_zero) { other = w.zero_point(group); }
         if constexpr (F::matrix_scale) { other = f32::broadcast(matrix_scale); }
+        if constexpr (row_scaled<F>) { other = to_float(w.group_scale(group)); }
     }
     SEQMIX_INLINE f32 operator()(f32 value) const
     {
@@ -31,6 +32,8 @@ struct affine_lanes {
             return scale * (value - other);
         } else if constexpr (F::matrix_scale) {
             return scale * value * other;
+        } else if constexpr (row_scaled<F>) {
+            return scale * (value * other);
         } else {
             return scale * value;
         }

@@ -21,7 +21,8 @@ enum class affine {
 
 /// A format: `bits` a code, the number value(code) that a code stands for (exact), what a group shares.
 /// Where `integer_codes`, value(code) = unit · an integer in [-128, 127], and unit is a power of two.
-/// Where `two_levels`, a block has one scale (and min), and each of its groups a small integer to multiply it by.
+/// Where `two_levels`, a block has one scale (and min), and each of its groups a small integer to multiply it by; of formats without
+/// blocks a row has one scale.
 /// Where `matrix_scale`, the weight is multiplied by a number of the whole matrix at last.
 template <class F>
 concept format = requires(std::uint8_t code) {
@@ -36,6 +37,11 @@ concept format = requires(std::uint8_t code) {
     { static_cast<float>(typename F::scale_type{}) } -> std::same_as<float>;
     { F::block } -> std::convertible_to<index>;
 };
+
+/// One scale a row, and for each group a small integer: w = scale · (group scale · value). What is in brackets
+/// fits a signed byte.
+template <class F>
+concept row_scaled = format<F> && F::two_levels && F::block == 0;
 
 namespace detail {
 
@@ -85,7 +91,8 @@ concept block_format = format<F> && F::block > 0 && F::block % F::group == 0 &&
 template <class F>
 struct group_parameters {
     typename F::scale_type scale{};
-    int zero = 0; ///< 0 unless scale_and_zero
+    int zero = 0;        ///< 0 unless scale_and_zero
+    int group_scale = 1; ///< 1 unless the format is row_scaled
 };
 
 /// The scale of a group in the unit of its values. Of two levels the product rounds to float.
@@ -126,6 +133,18 @@ float dequantize(std::uint8_t code, float scale, float subtracted = 0.0f, float 
         return scale * F::value(code) * matrix_scale;
     } else {
         return scale * F::value(code);
+    }
+}
+
+/// The same for a weight of a group.
+template <format F>
+float dequantize(std::uint8_t code, const group_parameters<F>& shared, float matrix_scale)
+{
+    const auto scale = static_cast<float>(shared.scale);
+    if constexpr (row_scaled<F>) {
+        return scale * (static_cast<float>(shared.group_scale) * F::value(code));
+    } else {
+        return dequantize<F>(code, scale, static_cast<float>(shared.zero), matrix_scale);
     }
 }
 

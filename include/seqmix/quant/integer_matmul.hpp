@@ -24,7 +24,7 @@ inline constexpr index integer_depth_block = 512;
 template <class Arch, format F>
 struct integer_product {
     /// Narrow where sums in 16 bits last for a chunk's half at least.
-    static constexpr code_range range = simd::backend<Arch>::has_short_sums && !lane_code<F>::wide &&
+    static constexpr code_range range = simd::backend<Arch>::has_short_sums && !lane_code<F>::wide_product &&
                                                 code_product<Arch, code_range::narrow>::most_words(lane_code<F>::largest) >= 4
                                             ? code_range::narrow
                                             : code_range::wide;
@@ -34,11 +34,11 @@ struct integer_product {
     /// Blocks of activations do not depend on the set, segments do.
     static depth_cut cut(const packed_layout<F>& w, activation_scales scales)
     {
-        const bool one_scale = w.groups <= 1;
+        const bool one_scale = w.groups <= 1 || row_scaled<F>;
         const bool rows = scales == activation_scales::rows || (scales == activation_scales::automatic && one_scale);
         const index shared = one_scale ? w.depth() : w.group;
         const index block = rows ? larger(w.depth(), 1) : detail::part_of(shared, 128, 16, one_scale);
-        const index most = smaller(detail::integer_depth_block, product::most_words(lane_code<F>::largest) * product::group);
+        const index most = smaller(detail::integer_depth_block, product::most_words(lane_code<F>::largest_product) * product::group);
         return {w.depth(), block, detail::part_of(rows ? shared : smaller(block, shared), most, 16, one_scale && rows)};
     }
 };
@@ -72,9 +72,13 @@ void unpack_register(const void* matrix, index which, const depth_cut& cut, inde
     constexpr index chunk = packed_layout<F>::chunk, width = tile::blocking<Arch>::columns;
     const auto& packed = *static_cast<const packed_matrix<F>*>(matrix);
     const auto w = panel_lanes<Arch, F>::of(packed, which);
+    product_codes<Arch, F> bytes(w, packed.layout().group, from);
     for (index c = from / chunk; c * chunk < end; ++c) {
         const std::byte* const at = w.chunk(c);
-        simd::unroll<chunk / 4>([&](auto word) SEQMIX_INLINE_LAMBDA { w.template codes<word>(at).store(codes + word * width); });
+        simd::unroll<chunk / 4>([&](auto word) SEQMIX_INLINE_LAMBDA {
+            if constexpr (word % 4 == 0) { bytes.next_half(); }
+            bytes.template word<word>(at).store(codes + word * width);
+        });
         codes += chunk / 4 * width;
     }
     for (index at = from; at < end; at += cut.segment) {
@@ -161,6 +165,7 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes<Arch>& x, const depth_
     using i32 = simd::i32<Arch>;
     constexpr index chunk = packed_layout<F>::chunk, ahead = 1024;
     const lanes_of panel[registers] = {lanes_of::of(w, first), lanes_of::of(w, second)};
+    product_codes<Arch, F> bytes_of[registers] = {{panel[0], w.layout().group, 0}, {panel[1], w.layout().group, 0}};
     const float unit = detail::unit_of(w);
     f32 total[Rows][registers];
     simd::unroll<Rows * registers>([&](auto i) SEQMIX_INLINE_LAMBDA { total[i / registers][i % registers] = f32::zero(); });
@@ -179,7 +184,8 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes<Arch>& x, const depth_
             simd::unroll<count>([&](auto i) SEQMIX_INLINE_LAMBDA {
                 constexpr int word = first_word + i;
                 simd::unroll<registers>([&](auto r) SEQMIX_INLINE_LAMBDA {
-                    const i32 codes = lanes_of::template codes<word>(panel[r].chunk(c));
+                    if constexpr (word % 4 == 0) { bytes_of[r].next_half(); }
+                    const i32 codes = bytes_of[r].template word<word>(panel[r].chunk(c));
                     simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
                         std::int32_t bytes;
                         std::memcpy(&bytes, left + 4 * m + i * x.step, 4);

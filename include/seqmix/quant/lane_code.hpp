@@ -35,6 +35,11 @@ struct lane_code {
     static constexpr int zero = wide ? 128 : -least;
     static constexpr int largest = wide ? 255 : most - least;
 
+    /// The same of the bytes that are multiplied: group scale · (code - zero) + 128 where the format is row_scaled.
+    static constexpr bool wide_product = wide || row_scaled<F>;
+    static constexpr int product_zero = wide_product ? 128 : zero;
+    static constexpr int largest_product = wide_product ? 255 : largest;
+
     static constexpr std::uint8_t of(int code) { return static_cast<std::uint8_t>(F::integer_codes ? number(code) + zero : code); }
 
     /// What a packed matrix holds, and of how many bits.

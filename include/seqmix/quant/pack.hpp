@@ -165,7 +165,8 @@ void pack_panel(const S& source, const packed_layout<typename S::format>& layout
         if (source.first(g) == source.first(g + 1)) { continue; }
         for (index row = 0; row < rows; ++row) {
             const group_parameters<F> shared = source.parameters(first_row + row, g);
-            scales.put_scale(row, g, shared.scale);
+            scales.put_scale(row, row_scaled<F> ? 0 : g, shared.scale);
+            if constexpr (row_scaled<F>) { scales.put_sub_scale(row, g, static_cast<std::int8_t>(shared.group_scale)); }
             if constexpr (packed_layout<F>::has_zero) { scales.put_zero(row, g, static_cast<std::int8_t>(shared.zero)); }
         }
     }

@@ -14,7 +14,7 @@
 //   codes   chunks of 32 positions of the depth, in planes of 8, 4, 2 or 1 bits that add up to a code's; a plane's 64 bytes are
 //           [16 rows][4 positions], and hold as many words of 4 positions one above the other as fit in the bits; of codes of
 //           up to 3 bits [4 positions][16 rows], which is how tables want them
-//   scales  [groups or blocks][16 rows], then minima, small integers of groups, zero points likewise, as the format has them
+//   scales  [groups, blocks or 1][16 rows], then minima, small integers of groups, zero points likewise, as the format has them
 //
 // so that a register of codes, whatever its width, has four positions of each of its rows in a lane, at once or turned.
 
@@ -67,7 +67,11 @@ struct packed_layout {
     index depth() const { return (groups * group + chunk - 1) / chunk * chunk; } ///< positions
     index chunks() const { return depth() / chunk; }
 
-    index scale_count() const { return F::two_levels ? groups * group / block() : groups; }
+    index scale_count() const
+    {
+        if constexpr (row_scaled<F>) { return groups > 0 ? 1 : 0; }
+        return F::two_levels ? groups * group / block() : groups;
+    }
     index scales_at() const { return chunks() * chunk_bytes; }
     index mins_at() const { return scales_at() + whole(scale_count() * scale_bytes); }
     index sub_scales_at() const { return mins_at() + (has_min ? whole(scale_count() * scale_bytes) : 0); }
@@ -77,7 +81,7 @@ struct packed_layout {
     index order_at() const { return panels() * panel_bytes(); }
     index bytes() const { return order_at() + (permuted ? depth() * 4 : 0); }
 
-    static constexpr index block() { return F::two_levels ? F::block : 1; }
+    static constexpr index block() { return F::two_levels && F::block > 0 ? F::block : 1; }
 
     /// Calls take(byte of the panel, bit in it, bit of the code, how many) for each plane that holds a part of a code.
     template <class Take>

@@ -30,7 +30,7 @@ public:
     panel_lanes(const layout& where, const std::byte* panel, index row)
         : codes_(panel + row * (layout::turned ? 1 : 4)), scales_(panel + where.scales_at() + row * scale_bytes), mins_(panel + where.mins_at() + row * scale_bytes),
           sub_scales_(panel + where.sub_scales_at() + row), sub_mins_(panel + where.sub_mins_at() + row),
-          zeros_(panel + where.zeros_at() + row), groups_of_block_(F::two_levels ? F::block / where.group : 1)
+          zeros_(panel + where.zeros_at() + row), groups_of_block_(F::two_levels && F::block > 0 ? F::block / where.group : 1)
     {
     }
 
@@ -47,18 +47,9 @@ public:
         return word;
     }
 
-    /// The same as products of bytes want them.
-    template <int Word>
-    static SEQMIX_INLINE i32 codes(const std::byte* chunk)
-    {
-        i32 word = bytes<Word>(chunk);
-        // Wide codes are unsigned where products take them so, else they lose what was added to them.
-        if constexpr (lane_code<F>::wide && simd::backend<Arch>::left_int8_offset == 0) {
-            word = word ^ i32::broadcast(static_cast<std::int32_t>(0x80808080u));
-        }
-        return word;
-    }
-    static constexpr int zero = lane_code<F>::wide && simd::backend<Arch>::left_int8_offset == 0 ? 0 : lane_code<F>::zero;
+    /// Wide codes are unsigned where products take them so, else they lose what was added to them.
+    static constexpr bool signed_products = lane_code<F>::wide_product && simd::backend<Arch>::left_int8_offset == 0;
+    static constexpr int zero = signed_products ? 0 : lane_code<F>::product_zero; ///< of the bytes that are multiplied
 
     /// The numbers that one byte of each lane stands for, exact.
     template <int Byte>
@@ -73,13 +64,22 @@ public:
         }
     }
 
+    /// Of row_scaled formats the row's.
     SEQMIX_INLINE f32 scale(index group) const
     {
-        if constexpr (F::two_levels) {
+        if constexpr (row_scaled<F>) {
+            return number(scales_, 0);
+        } else if constexpr (F::two_levels) {
             return number(scales_, group / groups_of_block_) * to_float(i32::load(reinterpret_cast<const std::int8_t*>(sub_scales_) + group * layout::panel_rows));
         } else {
             return number(scales_, group);
         }
+    }
+
+    /// Of row_scaled formats.
+    SEQMIX_INLINE i32 group_scale(index group) const
+    {
+        return i32::load(reinterpret_cast<const std::uint8_t*>(sub_scales_) + group * layout::panel_rows);
     }
 
     /// What a group subtracts, of formats with minima.
@@ -197,6 +197,56 @@ private:
     const std::byte* sub_mins_;
     const std::byte* zeros_;
     index groups_of_block_;
+};
+
+/// The bytes that products take for codes of a panel, one half of a chunk after another from `position`, a multiple of 16.
+template <class Arch, format F>
+class product_codes {
+    using i32 = simd::i32<Arch>;
+    using lanes_of = panel_lanes<Arch, F>;
+
+public:
+    SEQMIX_INLINE product_codes(const lanes_of& panel, index group, index position)
+        : panel_(panel), size_(group), group_(position > 0 ? position / group : 0), next_half_(position), next_group_(position)
+    {
+    }
+
+    /// Before each half.
+    SEQMIX_INLINE void next_half()
+    {
+        if constexpr (row_scaled<F>) {
+            if (next_half_ == next_group_) { look_up(); }
+            next_half_ += 16;
+        }
+    }
+
+    template <int Word>
+    SEQMIX_INLINE i32 word(const std::byte* chunk) const
+    {
+        i32 bytes = lanes_of::template bytes<Word>(chunk);
+        if constexpr (row_scaled<F>) { bytes = bytes * scale_ + rest_; }
+        if constexpr (lanes_of::signed_products) { bytes = bytes ^ i32::broadcast(static_cast<std::int32_t>(0x80808080u)); }
+        return bytes;
+    }
+
+private:
+    struct nothing {};
+    template <class T>
+    using where_scaled = std::conditional_t<row_scaled<F>, T, nothing>;
+
+    /// Four bytes are multiplied at once: group scale · code is at most 16 · 15, so that no byte carries into the next one, nor does
+    /// group scale · (code - zero) + 128.
+    SEQMIX_INLINE void look_up()
+    {
+        constexpr auto zero_of = [](int code) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(code) * 0x01010101u); };
+        scale_ = panel_.group_scale(group_++);
+        next_group_ = group_ * size_;
+        rest_ = i32::broadcast(zero_of(lane_code<F>::product_zero)) - scale_ * i32::broadcast(zero_of(lane_code<F>::zero));
+    }
+
+    const lanes_of& panel_;
+    index size_, group_, next_half_, next_group_; ///< of groups in positions; the next group; positions
+    where_scaled<i32> scale_{}, rest_{};
 };
 
 } // namespace quant

@@ -77,8 +77,10 @@ void multiply_by_tables(const activation_tables<F>& x, const depth_cut& cut, ind
         simd::unroll<table_panels * registers>([&](auto i) SEQMIX_INLINE_LAMBDA {
             const auto lanes_of = panel_lanes<Arch, F>(w.layout(), panels[i / registers], i % registers * lanes);
             const detail::group_factors<Arch, F> factors(lanes_of, from / w.layout().group, unit);
+            f32 weight_scale = factors.scale;
+            if constexpr (row_scaled<F>) { weight_scale = weight_scale * to_float(lanes_of.group_scale(from / w.layout().group)); }
             const f32 product = fma(to_float(i32::load(found + i * lanes) - too_much), scale, rest);
-            f32 y = fma(product, factors.scale, f32::load(sums + i * lanes));
+            f32 y = fma(product, weight_scale, f32::load(sums + i * lanes));
             if constexpr (integer_product<Arch, F>::has_min) { y = fnma(factors.min, sum, y); }
             y.store(sums + i * lanes);
         });

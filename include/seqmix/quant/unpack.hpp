@@ -44,6 +44,15 @@ public:
         }
     }
 
+    group_parameters<F> parameters(index row, index group) const
+    {
+        if constexpr (row_scaled<F>) {
+            return {scale(row, 0), 0, static_cast<std::uint8_t>(sub_scale(row, group))};
+        } else {
+            return {scale(row, group), zero(row, group)};
+        }
+    }
+
 private:
     const std::byte* panel_of(index row) const { return packed_.panel(row / layout::panel_rows); }
 
@@ -134,8 +143,7 @@ void decode(const packed_matrix<F>& packed, const view<T, 2>& out)
             for (index p = 0; p < end; ++p) {
                 const index group = p / packed.layout().group, column = packed.order() != nullptr ? packed.order()[p] : p;
                 if (column < 0 || column >= packed.columns()) { continue; } // padding, or bytes that nobody packed
-                out(row, column) = static_cast<T>(dequantize<F>(reader.code(row, p), static_cast<float>(reader.scale(row, group)),
-                                                                static_cast<float>(reader.zero(row, group)), packed.matrix_scale()));
+                out(row, column) = static_cast<T>(dequantize<F>(reader.code(row, p), reader.parameters(row, group), packed.matrix_scale()));
             }
         }
     }
