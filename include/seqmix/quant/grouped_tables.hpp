@@ -67,11 +67,11 @@ void multiply_as_tables(const view<const T, 2>& x, const row_groups& rows, const
             });
             phase(tasks, [&](index task, std::byte*) {
                 const index last = smaller((task + 1) * task_panels, panels);
-                for (index first = task * task_panels; first < last; first += table_panels) {
-                    const index live = smaller(smaller(last - first, table_panels) * panel, columns - first * panel);
+                for (index first = task * task_panels; first < last; first += table_panels<Arch>) {
+                    const index live = smaller(smaller(last - first, table_panels<Arch>) * panel, columns - first * panel);
                     for (index r = 0; r < count; ++r) {
                         const row_group<table_weights<F>>& g = groups.of_row(row + r);
-                        float sums[2][table_panels * panel];
+                        float sums[2][table_panels<Arch> * panel];
                         for (int p = 0; p < products; ++p) {
                             multiply_by_tables<Arch>(tables, cut, r, *g.weights[p].matrix, first, last - 1, sums[p]);
                         }

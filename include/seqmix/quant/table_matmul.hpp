@@ -10,24 +10,25 @@
 SEQMIX_NAMESPACE_BEGIN
 namespace quant {
 
-/// Panels whose codes are looked up at a time: tables are loaded once for them.
-inline constexpr int table_panels = 4;
+/// Panels whose codes are looked up at a time: tables are loaded once for them, and two sums of each stay in registers.
+template <class Arch>
+inline constexpr int table_panels = simd::backend<Arch>::registers < 32 ? 4 : 8;
 
 namespace detail {
 
 /// sums [table_panels][16 rows] = Σ of what is looked up for `blocks` (at most 32) blocks of 64 bytes of codes, from byte `at` of panels on.
 template <class Arch, bool Turned>
-SEQMIX_NOINLINE void look_up(const std::byte* const (&panels)[table_panels], index at, const std::uint8_t* tables, index blocks, std::int32_t* sums)
+SEQMIX_NOINLINE void look_up(const std::byte* const (&panels)[table_panels<Arch>], index at, const std::uint8_t* tables, index blocks, std::int32_t* sums)
 {
     using set = simd::backend<Arch>;
     using i32 = simd::i32<Arch>;
     constexpr int bytes = 4 * i32::lanes, parts = 64 / bytes, columns = bytes < 16 ? bytes : 16, accumulators = 16 / columns;
     constexpr index ahead = 1024;
     const i32 nibbles = i32::broadcast(0x0f0f0f0f);
-    typename set::byte_sums sum[table_panels][accumulators];
-    simd::unroll<table_panels * accumulators>([&](auto i) SEQMIX_INLINE_LAMBDA { sum[i / accumulators][i % accumulators] = set::no_bytes(); });
+    typename set::byte_sums sum[table_panels<Arch>][accumulators];
+    simd::unroll<table_panels<Arch> * accumulators>([&](auto i) SEQMIX_INLINE_LAMBDA { sum[i / accumulators][i % accumulators] = set::no_bytes(); });
     for (index block = 0; block < blocks; ++block, tables += 128) {
-        simd::unroll<table_panels>([&](auto panel) SEQMIX_INLINE_LAMBDA {
+        simd::unroll<table_panels<Arch>>([&](auto panel) SEQMIX_INLINE_LAMBDA {
             const std::byte* const from = panels[panel] + at + block * 64;
             simd::prefetch(from + ahead);
             i32 codes[parts];
@@ -46,7 +47,7 @@ SEQMIX_NOINLINE void look_up(const std::byte* const (&panels)[table_panels], ind
             });
         });
     }
-    simd::unroll<table_panels * accumulators>([&](auto i) SEQMIX_INLINE_LAMBDA {
+    simd::unroll<table_panels<Arch> * accumulators>([&](auto i) SEQMIX_INLINE_LAMBDA {
         set::store_sums(sum[i / accumulators][i % accumulators], sums + i * columns);
     });
 }
@@ -62,19 +63,19 @@ void multiply_by_tables(const activation_tables<F>& x, const depth_cut& cut, ind
     using i32 = simd::i32<Arch>;
     using layout = packed_layout<F>;
     constexpr int lanes = f32::lanes, registers = layout::panel_rows / lanes;
-    const std::byte* panels[table_panels];
-    for (index i = 0; i < table_panels; ++i) { panels[i] = w.panel(smaller(first + i, last)); }
+    const std::byte* panels[table_panels<Arch>];
+    for (index i = 0; i < table_panels<Arch>; ++i) { panels[i] = w.panel(smaller(first + i, last)); }
     const float unit = detail::unit_of(w), centre_less_zero = x.centre_less_zero();
-    for (index i = 0; i < table_panels * layout::panel_rows; ++i) { sums[i] = 0.0f; }
+    for (index i = 0; i < table_panels<Arch> * layout::panel_rows; ++i) { sums[i] = 0.0f; }
     for (index s = 0, from = 0; from < cut.depth; ++s, from += cut.segment) {
         const index end = smaller(from + cut.segment, cut.depth), blocks = (end - from) / layout::chunk * layout::bits;
         const index at = from / layout::chunk * layout::chunk_bytes;
-        std::int32_t found[table_panels * layout::panel_rows];
+        std::int32_t found[table_panels<Arch> * layout::panel_rows];
         detail::look_up<Arch, layout::turned>(panels, at, x.tables(row, from), blocks, found);
         // Eight tables go into a sum for each block, and their entries are 128 too large.
         const i32 too_much = i32::broadcast(static_cast<std::int32_t>(8 * 128 * blocks));
         const f32 scale = f32::broadcast(x.scale(row, s)), sum = f32::broadcast(x.sum(row, s)), rest = sum * f32::broadcast(centre_less_zero);
-        simd::unroll<table_panels * registers>([&](auto i) SEQMIX_INLINE_LAMBDA {
+        simd::unroll<table_panels<Arch> * registers>([&](auto i) SEQMIX_INLINE_LAMBDA {
             const auto lanes_of = panel_lanes<Arch, F>(w.layout(), panels[i / registers], i % registers * lanes);
             const detail::group_factors<Arch, F> factors(lanes_of, from / w.layout().group, unit);
             f32 weight_scale = factors.scale;
