@@ -454,6 +454,17 @@ TEST_CASE("quant: packing and products that do not fit are refused, and nothing 
                                                                      sm::view<const float, 2>(scales.data(), {20, 1})));
     CHECK(message_of([&] { quant::matmul(c.x, floats, c.out, {.compute = quant::compute::int8}); }) ==
           "quant::matmul: compute is int8, but the codes of fp8_e4m3 are no integers");
+    CHECK(message_of([&] { quant::matmul(c.x, floats, c.out, {.compute = quant::compute::tables}); }) ==
+          "quant::matmul: compute is tables, but those are for integers of up to 4 bits in groups of a multiple of 32; fp8_e4m3 has 8 bits in "
+          "groups of 64");
+    CHECK_FALSE(quant::tables_pay<sm::arch::scalar>(floats, 1));
+    const std::vector<std::uint8_t> nibbles(20 * 32);
+    const std::vector<float> sixteens(20 * 4);
+    const auto small_groups = quant::pack(quant::uint4_matrix<>(sm::view<const std::uint8_t, 2>(nibbles.data(), {20, 32}),
+                                                                sm::view<const float, 2>(sixteens.data(), {20, 4}), {.tile = quant::per_group(16)}));
+    CHECK(message_of([&] { quant::matmul(c.x, small_groups, c.out, {.compute = quant::compute::tables}); }) ==
+          "quant::matmul: compute is tables, but those are for integers of up to 4 bits in groups of a multiple of 32; uint4 has 4 bits in "
+          "groups of 16");
 }
 
 } // namespace quant_refusals_test
