@@ -70,6 +70,45 @@ void check_short_sums(const std::vector<short_sums>& all)
     }
 }
 
+/// Likewise. Every byte of one operand among zeros, extremes, then anything.
+template <class Backend>
+void check_byte_blocks()
+{
+    if constexpr (Backend::has_byte_blocks) {
+        constexpr int bytes = 16, extreme[] = {-128, 127, 1, -1};
+        random_source random(16);
+        for (int round = 0; round < 3000; ++round) {
+            std::int8_t a[bytes], b[bytes];
+            std::int32_t start[L], left[L], right[L], got[L];
+            for (int i = 0; i < bytes; ++i) {
+                const bool all = round >= bytes;
+                a[i] = static_cast<std::int8_t>(round < 100 ? (all || i == round ? extreme[round % 4] : 0) : random.integer(-128, 127));
+                b[i] = static_cast<std::int8_t>(round < 100 && all ? extreme[round / 4 % 4] : random.integer(-128, 127));
+            }
+            for (std::int32_t& s : start) { s = round % 2 == 0 ? static_cast<std::int32_t>(random.bits()) : round % 4 == 1 ? INT32_MAX : INT32_MIN; }
+            std::memcpy(left, a, bytes), std::memcpy(right, b, bytes);
+            Backend::dot_blocks(I::load(start), I::load(left), I::load(right)).store(got);
+            for (int i = 0; i < 2; ++i) {
+                for (int j = 0; j < 2; ++j) {
+                    auto want = static_cast<std::uint32_t>(start[2 * i + j]);
+                    for (int k = 0; k < 8; ++k) { want += static_cast<std::uint32_t>(a[8 * i + k] * b[8 * j + k]); }
+                    REQUIRE(got[2 * i + j] == static_cast<std::int32_t>(want));
+                }
+            }
+        }
+        const auto check_zip = [](const auto& zip, const std::array<int, 8>& want) {
+            const std::int32_t words[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+            I a = I::load(words), b = I::load(words + 4);
+            zip(a, b);
+            std::int32_t got[8];
+            a.store(got), b.store(got + 4);
+            CHECK(std::equal(got, got + 8, want.begin()));
+        };
+        check_zip([](I& a, I& b) { Backend::zip_words(a, b); }, {0, 4, 1, 5, 2, 6, 3, 7});
+        check_zip([](I& a, I& b) { Backend::zip_pairs(a, b); }, {0, 1, 4, 5, 2, 3, 6, 7});
+    }
+}
+
 } // namespace
 
 TEST_CASE("dot4 is exact for all int8 and wraps", "[simd]")
@@ -142,6 +181,11 @@ TEST_CASE("dot_short adds products of bytes in pairs, to the ends of 16 bits", "
         all.push_back(sums);
     }
     check_short_sums<B>(all);
+}
+
+TEST_CASE("dot_blocks multiplies two rows of eight bytes by two, exactly, and wraps", "[simd]")
+{
+    check_byte_blocks<B>();
 }
 
 TEST_CASE("lookup replaces every byte by the entry that it names", "[simd]")

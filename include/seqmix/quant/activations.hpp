@@ -140,7 +140,8 @@ private:
 
     std::int8_t* byte_of(index row, index position) const
     {
-        return codes_ + (codes().words(row, position / 4 * 4) - codes_) + position % 4;
+        constexpr index run = activation_codes<Arch>::run;
+        return codes_ + (codes().words(row, position / run * run) - codes_) + position % run;
     }
 
     static float scale_of(const float* x, index from, index end)
@@ -169,7 +170,7 @@ private:
             byte.store_bytes(bytes);
             std::int8_t* const to = byte_of(row, i);
             for (index lane = 0; lane < lanes; lane += word) {
-                std::memcpy(to + lane / 4 * activation_codes<Arch>::step, bytes + lane, static_cast<std::size_t>(word));
+                std::memcpy(to + activation_codes<Arch>::later(lane / 4), bytes + lane, static_cast<std::size_t>(word));
             }
         }
         return reduce_add(sum);

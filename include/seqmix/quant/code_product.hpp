@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <seqmix/quant/block_product.hpp>
 #include <seqmix/tile/mma.hpp>
 
 #include <atomic>
@@ -63,9 +64,10 @@ inline constexpr float float_of_bits = 0x1.8p23f;
 template <class Arch>
 struct activation_codes {
     static constexpr index block_rows = tile::blocking<Arch>::rows;
-    static constexpr index step = 4 * block_rows; ///< bytes from a word of a row to its next one
+    static constexpr index run = simd::backend<Arch>::has_byte_blocks ? 8 : 4; ///< bytes of a row that lie together
+    static constexpr index step = run * block_rows;                            ///< bytes from a run of a row to its next one
 
-    const std::int8_t* codes;  ///< blocks of block_rows rows: [depth / 4][row][4]
+    const std::int8_t* codes;  ///< blocks of block_rows rows: [depth / run][row][run]
     index depth;               ///< of the codes
     const std::int32_t* start; ///< blocks again, [segment][row]; here and below
     const float* scale;        ///< null: one scale a row, applied by the caller; else start has float_bits added
@@ -73,14 +75,19 @@ struct activation_codes {
     const float* sum;          ///< scale · Σ codes, for weights with a minimum
     index segments;
 
+    /// A row's bytes from where a run begins.
     SEQMIX_INLINE const std::int8_t* words(index row, index position) const
     {
-        return codes + row / block_rows * block_rows * depth + position * block_rows + row % block_rows * 4;
+        return codes + row / block_rows * block_rows * depth + position * block_rows + row % block_rows * run;
     }
+    /// Bytes from there to the row's word that comes `count` words later.
+    static constexpr index later(index count) { return count * 4 / run * step + count * 4 % run; }
+
     SEQMIX_INLINE index at(index segment, index row) const { return (row / block_rows * segments + segment) * block_rows + row % block_rows; }
 };
 
 /// Weights of one panel, unpacked: segments of `words` words; [word][column] codes and [segment][column] scales and minima.
+/// Where the set multiplies blocks of bytes, words 2 i and 2 i + 1 of each register are zipped.
 struct code_panel {
     const std::int32_t* codes;
     const float* scale;
@@ -94,6 +101,7 @@ inline constexpr index panels_at_once = 4;
 /// sums [rows, panels_at_once panels], one of them += Σ over segments first … first + count of (Σ codes · activations) · scales − min ·
 /// Σ activations. Segment s of the panel meets segment first + s of the activations, which starts at position (first + s) · segment.
 /// Segments of `Words` words, where that is not 0, are unrolled: between short ones there is much to do, and a loop would be in the way.
+/// Not so blocks of bytes, see there.
 template <class Arch, code_range Range, bool BlockScales, bool HasMin, int Words>
 SEQMIX_NOINLINE void multiply_codes(const activation_codes<Arch>& x, index first_row, index rows, index first, index count, index segment,
                                     const code_panel& w, float* sums)
@@ -103,6 +111,7 @@ SEQMIX_NOINLINE void multiply_codes(const activation_codes<Arch>& x, index first
     using i32 = simd::i32<Arch>;
     constexpr int block = tile::blocking<Arch>::rows, vectors = tile::blocking<Arch>::vectors;
     constexpr int lanes = f32::lanes, width = tile::blocking<Arch>::columns, stride = panels_at_once * width;
+    constexpr bool blocks = simd::backend<Arch>::has_byte_blocks;
     const index words = w.words;
     if (words <= 0) { return; }
     const activation_codes<Arch> own = x; // so that no store of a sum may change it
@@ -111,16 +120,21 @@ SEQMIX_NOINLINE void multiply_codes(const activation_codes<Arch>& x, index first
         for (index s = 0; s < count; ++s) {
             const index at = own.at(first + s, row);
             i32 sum[block][vectors];
-            simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
-                const i32 start = product::short_sums ? i32::zero() : i32::broadcast(own.start[at + m]);
-                simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[m][v] = start; });
-            });
+            if constexpr (!blocks) {
+                simd::unroll<block>([&](auto m) SEQMIX_INLINE_LAMBDA {
+                    const i32 start = product::short_sums ? i32::zero() : i32::broadcast(own.start[at + m]);
+                    simd::unroll<vectors>([&](auto v) SEQMIX_INLINE_LAMBDA { sum[m][v] = start; });
+                });
+            }
             const std::int8_t* const left = own.words(row, (first + s) * segment);
             const std::int32_t* const right = w.codes + s * words * width;
             const auto multiply = [&](index from, index how_many) SEQMIX_INLINE_LAMBDA {
-                tile::micro_kernel<product>(sum, tile::left_operand::of(left + from * own.step, 4, own.step), 0, block, {right + from * width, width}, how_many);
+                tile::micro_kernel<product>(sum, tile::left_operand::of(left + from * own.step, own.run, own.step), 0, block,
+                                            {right + from * width, width}, how_many);
             };
-            if constexpr (Words > 0) {
+            if constexpr (blocks) {
+                multiply_byte_blocks<Arch>(own.start + at, left, right, words, sum);
+            } else if constexpr (Words > 0) {
                 simd::unroll<Words>([&](auto word) SEQMIX_INLINE_LAMBDA { multiply(word, 1); });
             } else {
                 multiply(0, words);

@@ -75,9 +75,12 @@ void unpack_register(const void* matrix, index which, const depth_cut& cut, inde
     product_codes<Arch, F> bytes(w, packed.layout().group, from);
     for (index c = from / chunk; c * chunk < end; ++c) {
         const std::byte* const at = w.chunk(c);
-        simd::unroll<chunk / 4>([&](auto word) SEQMIX_INLINE_LAMBDA {
-            if constexpr (word % 4 == 0) { bytes.next_half(); }
-            bytes.template word<word>(at).store(codes + word * width);
+        simd::unroll<chunk / 8>([&](auto pair) SEQMIX_INLINE_LAMBDA {
+            if constexpr (pair % 2 == 0) { bytes.next_half(); }
+            simd::i32<Arch> even = bytes.template word<2 * pair>(at), odd = bytes.template word<2 * pair + 1>(at);
+            if constexpr (simd::backend<Arch>::has_byte_blocks) { simd::backend<Arch>::zip_words(even, odd); }
+            even.store(codes + 2 * pair * width);
+            odd.store(codes + (2 * pair + 1) * width);
         });
         codes += chunk / 4 * width;
     }
@@ -188,12 +191,12 @@ SEQMIX_NOINLINE void multiply_rows(const activation_codes<Arch>& x, const depth_
                     const i32 codes = bytes_of[r].template word<word>(panel[r].chunk(c));
                     simd::unroll<Rows>([&](auto m) SEQMIX_INLINE_LAMBDA {
                         std::int32_t bytes;
-                        std::memcpy(&bytes, left + 4 * m + i * x.step, 4);
+                        std::memcpy(&bytes, left + m * x.run + x.later(i), 4);
                         sum[m][r] = kind::product::multiply_add(i32::broadcast(bytes), codes, sum[m][r]);
                     });
                 });
             });
-            left += count * x.step;
+            left += x.later(count);
         };
         if (cut.segment == chunk / 2) {
             if (from % chunk == 0) {
@@ -268,9 +271,9 @@ struct byte_weights {
           })
     {
         using kind = integer_product<Arch, F>;
-        constexpr int chunk = packed_layout<F>::chunk;
+        constexpr int chunk = packed_layout<F>::chunk, unrolled = simd::backend<Arch>::has_byte_blocks ? 0 : chunk / 4;
         multiply = cut.whole_rows()       ? multiply_codes<Arch, kind::range, false, kind::has_min, 0>
-                   : cut.segment == chunk ? multiply_codes<Arch, kind::range, true, kind::has_min, chunk / 4>
+                   : cut.segment == chunk ? multiply_codes<Arch, kind::range, true, kind::has_min, unrolled>
                                           : multiply_codes<Arch, kind::range, true, kind::has_min, 0>;
     }
 

@@ -26,6 +26,7 @@ struct without_narrow_products {
     static constexpr bool has_bf16_dot = false;
     static constexpr int left_int8_offset = 0;
     static constexpr bool has_short_sums = false;
+    static constexpr bool has_byte_blocks = false;
 
     static SEQMIX_INLINE F dot2(F acc, I a, I b)
     {

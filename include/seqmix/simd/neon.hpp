@@ -9,8 +9,8 @@
 
 #include <cstring>
 
-// AArch64, ARMv8.0; and, by inheritance, with the dot products of DOTPROD and BF16. There are no masked loads and
-// stores: partial ones go through a small buffer, as they are edges.
+// AArch64, ARMv8.0; and, by inheritance, with the dot products of DOTPROD and BF16 and I8MM's products of blocks. There
+// are no masked loads and stores: partial ones go through a small buffer, as they are edges.
 
 SEQMIX_NAMESPACE_BEGIN
 namespace simd::neon_lanes {
@@ -281,6 +281,22 @@ struct backend<arch::neon_i8mm> : backend<arch::neon> {
     static SEQMIX_INLINE i32 dot4(i32 acc, i32 a, i32 b)
     {
         return {vdotq_s32(acc.v, vreinterpretq_s8_s32(a.v), vreinterpretq_s8_s32(b.v))};
+    }
+
+    static constexpr bool has_byte_blocks = true;
+    static SEQMIX_INLINE i32 dot_blocks(i32 acc, i32 a, i32 b)
+    {
+        return {vmmlaq_s32(acc.v, vreinterpretq_s8_s32(a.v), vreinterpretq_s8_s32(b.v))};
+    }
+    static SEQMIX_INLINE void zip_words(i32& a, i32& b)
+    {
+        const i32 lower{vzip1q_s32(a.v, b.v)};
+        b.v = vzip2q_s32(a.v, b.v), a = lower;
+    }
+    static SEQMIX_INLINE void zip_pairs(i32& a, i32& b)
+    {
+        const int64x2_t first = vreinterpretq_s64_s32(a.v), second = vreinterpretq_s64_s32(b.v);
+        a.v = vreinterpretq_s32_s64(vzip1q_s64(first, second)), b.v = vreinterpretq_s32_s64(vzip2q_s64(first, second));
     }
 };
 #endif

@@ -114,9 +114,18 @@ concept integer_lanes = requires(V a, std::int32_t* p, std::uint8_t* bytes, cons
     { reduce_add(a) } -> std::same_as<std::int32_t>;
 };
 
+/// Products of blocks of signed bytes, of the sets that have them (has_byte_blocks; their registers are of 16 bytes): a and b are two
+/// rows of eight bytes, and dot_blocks(acc, a, b) adds a's row i times b's row j, summed, to lane 2 i + j, exact (wrapping).
+template <class Arch>
+concept byte_blocks_of = !backend<Arch>::has_byte_blocks || requires(i32<Arch> acc, i32<Arch>& a, i32<Arch>& b) {
+    { backend<Arch>::dot_blocks(acc, a, b) } -> std::same_as<i32<Arch>>;
+    backend<Arch>::zip_words(a, b); // in place: a0 b0 a1 b1, a2 b2 a3 b3
+    backend<Arch>::zip_pairs(a, b); // in place: a0 a1 b0 b1, a2 a3 b2 b3
+};
+
 /// All that a backend must offer.
 template <class Arch>
-concept backend_of = float_lanes<f32<Arch>> && integer_lanes<i32<Arch>> &&
+concept backend_of = float_lanes<f32<Arch>> && integer_lanes<i32<Arch>> && byte_blocks_of<Arch> &&
                      requires(f32<Arch> x, i32<Arch> i, mask<Arch> m, index n) {
                          { backend<Arch>::registers } -> std::convertible_to<int>;
                          { backend<Arch>::has_bf16_dot } -> std::convertible_to<bool>;
@@ -148,6 +157,7 @@ concept backend_of = float_lanes<f32<Arch>> && integer_lanes<i32<Arch>> &&
                          // adds codes (unsigned, at most 127) times signed bytes in pairs, sum_short joins pairs of 16-bit lanes.
                          // The caller sees to it that no 16-bit sum leaves its range.
                          { backend<Arch>::has_short_sums } -> std::convertible_to<bool>;
+                         { backend<Arch>::has_byte_blocks } -> std::convertible_to<bool>; // see byte_blocks_of
                          // Sixteen bytes by their number: table_of(entries) once, then every byte of the codes (below 16) is
                          // replaced by the entry that it names. The entries must outlive the table.
                          { backend<Arch>::lookup(backend<Arch>::table_of(std::declval<const std::uint8_t*>()), i) } -> std::same_as<i32<Arch>>;
