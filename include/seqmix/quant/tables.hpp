@@ -3,10 +3,12 @@
 
 #include <seqmix/core/workspace.hpp>
 #include <seqmix/quant/activations.hpp>
+#include <seqmix/quant/options.hpp>
 #include <seqmix/quant/packed.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 // Activations as tables: what every nibble of packed codes may add to a product, so that a product is looked up and summed.
 
