@@ -273,6 +273,54 @@ TEST_CASE("quant: products of small floats")
     check_matrix("e5m2", quant::fp8_matrix<sm::fp8_e5m2>(as_const(e5m2, 40, index{96}), as_const(scales, 40, 1)));
 }
 
+namespace {
+
+/// Row r of the matrix has code r before a column that x multiplies by 1, and zeros.
+template <class E>
+void check_every_code()
+{
+    std::vector<E> codes(256 * 3);
+    for (std::size_t c = 0; c < 256; ++c) { codes[3 * c + 1].bits = static_cast<std::uint8_t>(c); }
+    const std::vector<float> scale{0.5f}, x{0, 1, 0};
+    const auto packed = quant::pack(quant::fp8_matrix<E>(as_const(codes, 256, index{3}), as_const(scale, 1, 1), {.tile = quant::per_tensor}));
+    std::vector<float> out(256);
+    quant::matmul<test_arch>(as_const(x, 1, index{3}), packed, sm::view<float, 2>(out.data(), {1, 256}));
+    for (std::size_t c = 0; c < 256; ++c) {
+        const float want = static_cast<float>(codes[3 * c + 1]) * 0.5f;
+        INFO("code " << c);
+        CHECK((std::isnan(want) ? std::isnan(out[c]) : out[c] == want));
+    }
+}
+
+} // namespace
+
+TEST_CASE("quant: every code of small floats, in the lanes of the set")
+{
+    check_every_code<sm::fp8_e4m3>();
+    check_every_code<sm::fp8_e5m2>();
+}
+
+TEST_CASE("quant: products with scales that are zero, subnormal, infinite, NaN")
+{
+    constexpr index columns = 64;
+    const std::vector<std::int8_t> codes(5 * columns, -128);
+    const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const std::vector<float> scales{0.0f, 0x1p-140f, 1.0f, infinity, nan}, x(columns, 3.0f);
+    const quant::int8_matrix<float> source(as_const(codes, 5, columns), as_const(scales, 5, 1));
+    CHECK_THROWS_AS(quant::pack(source), std::invalid_argument);
+    const auto packed = quant::pack(source, {}, {.any_scales = true});
+    for (auto how : {quant::compute::floats, quant::compute::int8}) {
+        std::vector<float> out(5);
+        quant::matmul<test_arch>(as_const(x, 1, columns), packed, sm::view<float, 2>(out.data(), {1, 5}), {.compute = how});
+        const double sum = -128.0 * 3 * columns;
+        CHECK(out[0] == 0.0f);
+        CHECK(static_cast<double>(out[1]) == Approx(sum * 0x1p-140).epsilon(how == quant::compute::floats ? 0 : 8 * u)); // the scale of x loses two bits
+        CHECK(static_cast<double>(out[2]) == Approx(sum).epsilon(how == quant::compute::floats ? 0 : 8 * u));
+        CHECK(out[3] == -infinity);
+        CHECK(std::isnan(out[4]));
+    }
+}
+
 TEST_CASE("quant: what is asked of a product's end, and who computes it")
 {
     random_source random(11);
