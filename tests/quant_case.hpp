@@ -27,6 +27,12 @@ seqmix::view<T, 2> matrix(std::vector<T>& v, index columns)
 {
     return {v.data(), {static_cast<index>(v.size()) / columns, columns}};
 }
+/// Of a shape that the numbers do not tell: without columns, or of fewer rows.
+template <class T>
+seqmix::view<const T, 2> as_const(const std::vector<T>& v, index rows, index columns)
+{
+    return {v.data(), {rows, columns}};
+}
 template <class T>
 seqmix::view<const T, 1> list(const std::vector<T>& v)
 {

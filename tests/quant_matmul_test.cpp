@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Products of packed weights against the definition in double, in every format, shape and way to compute; packing and back.
+#include "quant_case.hpp"
 #include "support/arch.hpp"
 #include "support/catch.hpp"
 #include "support/guarded.hpp"
@@ -18,18 +19,12 @@ namespace quant_matmul_test {
 namespace sm = seqmix;
 namespace quant = seqmix::quant;
 namespace gguf = seqmix::quant::gguf;
+using quant_case::as_const;
+using quant_case::u;
 using sm::index;
 using test_support::on_threads;
 
 namespace {
-
-constexpr double u = 0x1p-24;
-
-template <class T>
-sm::view<const T, 2> as_const(const std::vector<T>& v, index rows, index columns)
-{
-    return {v.data(), {rows, columns}};
-}
 
 /// Bytes of blocks with scales that are ordinary numbers: at `halves` stand f16.
 template <class F>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What packing writes, byte for byte against packed_layout's definition, one code after another; who packs, and what is refused.
+#include "quant_case.hpp"
 #include "support/catch.hpp"
 #include "support/guarded.hpp"
 #include "support/on_threads.hpp"
@@ -19,6 +20,7 @@ namespace quant_pack_test {
 namespace sm = seqmix;
 namespace quant = seqmix::quant;
 namespace gguf = seqmix::quant::gguf;
+using quant_case::as_const;
 using sm::index;
 using test_support::on_threads;
 
@@ -132,12 +134,6 @@ void check_packed(const S& source)
     }
 }
 
-template <class Number>
-sm::view<const Number, 2> matrix(const std::vector<Number>& v, index rows, index columns)
-{
-    return {v.data(), {rows, columns}};
-}
-
 template <class F>
 struct arrays {
     std::vector<typename F::code_type> codes;
@@ -164,11 +160,11 @@ struct arrays {
         }
         options.tile = {1, group};
         options.columns = columns;
-        if (F::form == quant::affine::scale_and_zero) { options.zeros = matrix(zeros, rows, groups); }
+        if (F::form == quant::affine::scale_and_zero) { options.zeros = as_const(zeros, rows, groups); }
     }
     quant::array_matrix<F> source() const
     {
-        return {matrix(codes, rows, (columns * F::bits + 7) / 8), matrix(scales, rows, groups), options};
+        return {as_const(codes, rows, (columns * F::bits + 7) / 8), as_const(scales, rows, groups), options};
     }
 };
 
@@ -366,7 +362,7 @@ TEST_CASE("quant: packing refuses scales that are not finite", "[quant]")
         const std::vector<std::int32_t> words(8 * 8), group_of(64, 0);
         std::vector<sm::f16> scales(2 * 8, sm::f16(std::nanf("")));
         const auto source = [&] {
-            return quant::gptq_matrix<>(matrix(words, 8, 8), {}, matrix(scales, 2, 8), {.g_idx = {group_of.data(), {64}}});
+            return quant::gptq_matrix<>(as_const(words, 8, 8), {}, as_const(scales, 2, 8), {.g_idx = {group_of.data(), {64}}});
         };
         CHECK(refusal(source()) == "quant::pack: scale of row 0, group 0 is nan, but must be finite unless any_scales is set");
         for (std::size_t row = 0; row < 8; ++row) { scales[row] = sm::f16(1.0f); }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Products by tables: exact where tables are, within half a step of each entry elsewhere.
+#include "quant_case.hpp"
 #include "support/arch.hpp"
 #include "support/catch.hpp"
 #include "support/guarded.hpp"
@@ -18,19 +19,14 @@ namespace quant_tables_test {
 namespace sm = seqmix;
 namespace quant = seqmix::quant;
 namespace gguf = seqmix::quant::gguf;
+using quant_case::as_const;
+using quant_case::u;
 using sm::index;
 using test_support::on_threads;
 
 namespace {
 
-constexpr double u = 0x1p-24;
 constexpr index chunk = 32;
-
-template <class T>
-sm::view<const T, 2> as_const(const std::vector<T>& v, index rows, index columns)
-{
-    return {v.data(), {rows, columns}};
-}
 
 std::vector<std::uint8_t> random_bytes(random_source& random, index count)
 {
