@@ -95,8 +95,8 @@ public:
         if (cut_.depth == 0 && cut_.whole_rows()) { scale_[row] = 0.0f; }
     }
 
-    /// Row `row` from bytes x [columns] and their scale, taken as they are; rows share scales. `scratch`: bytes [depth]. -128 does no harm: sums in 16 bits have
-    /// at most 128 words · code (see most_words), and 2 · 128 · 128 is what the least of them holds.
+    /// Row `row` from bytes x [columns] and their scale, taken as they are; rows share scales. `scratch`: bytes [depth]. -128 does no
+    /// harm: sums in 16 bits have at most 128 words · code (see most_words), and 2 · 128 · 128 is what the least of them holds.
     void take(index row, const view<const std::int8_t, 1>& x, const std::int32_t* order, float scale, int zero, std::int8_t* scratch) const
     {
         detail::gather_row<Arch>(x, order, cut_.depth, scratch);

@@ -79,7 +79,7 @@ inline index sort_by_expert(const view<const std::int32_t, 2>& chosen, const vie
     for (index e = 0; e < experts; ++e) { counts(e) = 0; }
     each_choice([&](index t, index j, index e) { places(t, j) = e < 0 ? -1 : counts(e)++; }); // within the expert
     std::int32_t total = 0;
-    for (index e = 0; e < experts; ++e) { // each expert's first row, for now
+    for (index e = 0; e < experts; ++e) { // until rows are placed, each expert's first row
         const std::int32_t count = counts(e);
         counts(e) = total, total += count;
     }

@@ -264,7 +264,8 @@ struct byte_weights {
     template <format F>
     byte_weights(const packed_matrix<F>& w, activation_scales scales)
         : matrix(&w), rows(w.rows()), depth(w.layout().depth()), registers(w.layout().panels() * panel_lanes<Arch, F>::registers),
-          order(w.order()), order_of([](const void* m) { return static_cast<const packed_matrix<F>*>(m)->order(); }), zero(panel_lanes<Arch, F>::zero), has_min(integer_product<Arch, F>::has_min),
+          order(w.order()), order_of([](const void* m) { return static_cast<const packed_matrix<F>*>(m)->order(); }),
+          zero(panel_lanes<Arch, F>::zero), has_min(integer_product<Arch, F>::has_min),
           cut(integer_product<Arch, F>::cut(w.layout(), scales)), unpack(detail::unpack_register<Arch, F>),
           few([](const void* m, const activation_codes<Arch>& x, const depth_cut& c, index count, index first, index second, float* sums) {
               multiply_few<Arch, F>(x, c, count, *static_cast<const packed_matrix<F>*>(m), first, second, sums);

@@ -28,8 +28,8 @@ public:
     static panel_lanes of(const packed_matrix<F>& w, index r) { return {w.layout(), w.panel(r / registers), r % registers * lanes}; }
 
     panel_lanes(const layout& where, const std::byte* panel, index row)
-        : codes_(panel + row * (layout::turned ? 1 : 4)), scales_(panel + where.scales_at() + row * scale_bytes), mins_(panel + where.mins_at() + row * scale_bytes),
-          sub_scales_(panel + where.sub_scales_at() + row), sub_mins_(panel + where.sub_mins_at() + row),
+        : codes_(panel + row * (layout::turned ? 1 : 4)), scales_(panel + where.scales_at() + row * scale_bytes),
+          mins_(panel + where.mins_at() + row * scale_bytes), sub_scales_(panel + where.sub_scales_at() + row), sub_mins_(panel + where.sub_mins_at() + row),
           zeros_(panel + where.zeros_at() + row), groups_of_block_(F::two_levels && F::block > 0 ? F::block / where.group : 1)
     {
     }
